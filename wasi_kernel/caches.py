@@ -1,0 +1,223 @@
+"""The cache folder: what may be loaded from it, and how it gets there.
+
+A compiled module is native code and an image is a whole interpreter, so nothing is loaded unless
+this user's own process made it and it is still what was made: folders are owner-only, files are
+written beside and renamed, and each has a seal, a small file with its SHA-256 and its identity
+(device, inode, size, mtime, ctime). While the identity is the sealed one the content is taken as
+the sealed one; otherwise it is hashed again, and what differs is removed and made again.
+
+Never imports wasmtime or anything of Jupyter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel.errors import InstallationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENV = "WASI_KERNEL_CACHE"
+"""Environment variable that names another cache folder."""
+
+
+def default_path() -> Path:
+    """Where the cache is: `$WASI_KERNEL_CACHE`, else the platform's own place."""
+    if os.environ.get(ENV):
+        return Path(os.environ[ENV]).expanduser().absolute()
+    if sys.platform == "linux":  # the same place, without 20 ms of imports on the start path
+        base = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
+        return Path(base) / "wasi-kernel"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("wasi-kernel"))
+
+
+class Cache:
+    """One cache folder, made owner-only if it is not there.
+
+    Raises:
+        InstallationError: The folder cannot be made, or is not this user's own.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path if path is not None else default_path()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own(self.path)
+        except OSError as e:
+            raise InstallationError(
+                f"the cache folder {self.path} cannot be used: {e.strerror}; "
+                f"name another one with the environment variable {ENV}"
+            ) from e
+
+    def folder(self, *names: str) -> Path:
+        """A folder inside the cache, made if needed, owner-only."""
+        path = self.path
+        for name in names:
+            path = path / name
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._own(path)
+        return path
+
+    def _own(self, path: Path) -> None:
+        state = path.lstat()
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+            raise InstallationError(f"{path} is not a folder of this user; remove or rename it")
+        if state.st_mode & 0o077:
+            path.chmod(0o700)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Holds the lock `name` among all processes that use this cache.
+
+        `on_wait` is called about four times a second while another process holds it.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.folder("locks") / f"{name}.lock", mode=0o600)
+        while True:
+            try:
+                lock.acquire(timeout=0.25)
+                break
+            except filelock.Timeout:
+                if on_wait is not None:
+                    on_wait()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # -- sealed files ------------------------------------------------------------------------
+
+    def load(self, path: Path) -> dict[str, Any] | None:
+        """The notes sealed with the file at `path`, or None: not there, or not to be trusted.
+
+        A file that is not what its seal says is removed, so that it is made again.
+        """
+        try:
+            seal = json.loads(_read_own(_seal_path(path)))
+            state = _own_file(path)
+            if seal["identity"] != _identity(state):
+                with path.open("rb") as f:
+                    digest = hashlib.file_digest(f, "sha256").hexdigest()
+                if digest != seal["sha256"]:
+                    raise ValueError("content differs from its seal")
+                seal["identity"] = _identity(state)
+                _write_new(_seal_path(path), json.dumps(seal).encode())
+            notes = seal["notes"]
+            if not isinstance(notes, dict):
+                raise TypeError("notes are no object")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            self.remove(path)
+            return None
+        return notes
+
+    def store(self, path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
+        """Makes the file at `path`: `write` fills a new file and returns notes to keep with it.
+
+        The file appears whole or not at all.
+        """
+        fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # created 0600
+        os.close(fd)
+        new = Path(name)
+        try:
+            notes = write(new)
+            with new.open("rb") as f:
+                digest = hashlib.file_digest(f, "sha256").hexdigest()
+            _seal_path(path).unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            new.replace(path)
+            seal = {"sha256": digest, "identity": _identity(_own_file(path)), "notes": notes}
+            _write_new(_seal_path(path), json.dumps(seal).encode())
+        finally:
+            new.unlink(missing_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Removes the file or folder at `path` and its seal; it need not be there."""
+        _seal_path(path).unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def make_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
+        """Makes the folder at `path` whole or not at all: `fill` fills a new folder beside it."""
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))  # created 0700
+        try:
+            fill(new)
+            if path.exists() or path.is_symlink():
+                self.remove(path)
+            new.replace(path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of any file, hex; remembered in the cache while the file's identity stays."""
+        state = path.stat()
+        identity = [str(path), *_identity(state)]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+        note = self.folder("digests") / key
+        with contextlib.suppress(OSError, ValueError, InstallationError):
+            text = _read_own(note).decode()
+            if len(text) == 64:
+                return text
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        _write_new(note, digest.encode())
+        return digest
+
+    def sweep(self, name: str, keep: int) -> None:
+        """Removes all but the `keep` most recently used entries of the folder `name`."""
+        entries = [p for p in self.folder(name).iterdir() if not p.name.endswith(".seal")]
+        entries.sort(key=lambda p: p.lstat().st_mtime, reverse=True)
+        for path in entries[keep:]:
+            if time.time() - path.lstat().st_mtime > 3600:  # in use for sure for a while
+                self.remove(path)
+
+
+def _seal_path(path: Path) -> Path:
+    return path.with_name(path.name + ".seal")
+
+
+def _identity(state: os.stat_result) -> list[int]:
+    return [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _own_file(path: Path) -> os.stat_result:
+    state = path.lstat()
+    if not stat.S_ISREG(state.st_mode) or state.st_uid != os.getuid() or state.st_nlink != 1:
+        raise ValueError(f"{path} is not a plain file of this user")
+    if state.st_mode & 0o077:
+        raise ValueError(f"{path} can be read or written by others")
+    return state
+
+
+def _read_own(path: Path) -> bytes:
+    _own_file(path)
+    return path.read_bytes()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

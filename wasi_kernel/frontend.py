@@ -1,0 +1,158 @@
+"""What may reach the front end: the shape of every message that a guest asks to have shown.
+
+Pure. The guest is hostile, so its frames are checked as input from a stranger: what is not of the
+message's shape is put right or dropped. What a display *contains* passes as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wasi_kernel.frames import Frame
+
+PAYLOADS = {
+    "page": ("data", "start"),
+    "set_next_input": ("text", "replace"),
+    "ask_exit": ("keepkernel",),
+}
+"""Payload sources that are passed on, and their fields."""
+
+
+def text(value: Any) -> str:
+    """`value` as text that any encoder takes: no lone surrogates."""
+    string = value if isinstance(value, str) else str(value)
+    return string.encode("utf-8", "replace").decode()
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _lines(value: Any) -> list[str]:
+    return [text(line) for line in value] if isinstance(value, list) else []
+
+
+def _bundle(content: dict[str, Any]) -> dict[str, Any]:
+    data = {text(mime): value for mime, value in _dict(content.get("data")).items()}
+    return {"data": data, "metadata": _dict(content.get("metadata"))}
+
+
+def _stream(content: dict[str, Any], count: int) -> dict[str, Any]:
+    del count
+    name = "stderr" if content.get("name") == "stderr" else "stdout"
+    return {"name": name, "text": text(content.get("text", ""))}
+
+
+def _display(content: dict[str, Any], count: int) -> dict[str, Any]:
+    del count
+    return {**_bundle(content), "transient": _dict(content.get("transient"))}
+
+
+def _result(content: dict[str, Any], count: int) -> dict[str, Any]:
+    return {**_bundle(content), "execution_count": count}
+
+
+def error(content: dict[str, Any]) -> dict[str, Any]:
+    """The three fields of an error."""
+    return {
+        "ename": text(content.get("ename", "")),
+        "evalue": text(content.get("evalue", "")),
+        "traceback": _lines(content.get("traceback")),
+    }
+
+
+def _comm(content: dict[str, Any], count: int) -> dict[str, Any]:
+    del count
+    comm = {"comm_id": text(content.get("comm_id", "")), "data": _dict(content.get("data"))}
+    for key in ("target_name", "target_module"):
+        if isinstance(content.get(key), str):
+            comm[key] = text(content[key])
+    return comm
+
+
+_SHAPES = {
+    "stream": _stream,
+    "display_data": _display,
+    "update_display_data": _display,
+    "execute_result": _result,
+    "error": lambda content, count: error(content),  # noqa: ARG005
+    "clear_output": lambda content, count: {"wait": bool(content.get("wait"))},  # noqa: ARG005
+    "comm_open": _comm,
+    "comm_msg": _comm,
+    "comm_close": _comm,
+}
+
+
+def output(frame: Frame, execution_count: int) -> dict[str, Any] | None:
+    """The content to publish for a frame that shows something; None if it is to be dropped."""
+    shape = _SHAPES.get(frame.type)
+    return None if shape is None else shape(frame.content, execution_count)
+
+
+def payloads(value: Any) -> list[dict[str, Any]]:
+    """The payloads of an execute_reply that a front end may act on."""
+    found = []
+    for payload in value if isinstance(value, list) else []:
+        source = _dict(payload).get("source")
+        if source in PAYLOADS:
+            found.append({"source": source} | {k: payload[k] for k in PAYLOADS[source] if k in payload})
+    return found
+
+
+def execute_reply(content: dict[str, Any], execution_count: int) -> dict[str, Any]:
+    """An execute_reply's content, of the right shape whatever the guest said."""
+    reply: dict[str, Any] = {
+        "status": "ok" if content.get("status") == "ok" else "error",
+        "execution_count": execution_count,
+        "user_expressions": _dict(content.get("user_expressions")),
+        "payload": payloads(content.get("payload")),
+    }
+    if reply["status"] == "error":
+        reply |= error(content)
+    return reply
+
+
+def complete_reply(content: dict[str, Any], length: int) -> dict[str, Any]:
+    """A complete_reply's content; positions inside a cell of `length` characters."""
+
+    def position(key: str) -> int:
+        value = content.get(key)
+        return max(0, min(value, length)) if isinstance(value, int) else length
+
+    return {
+        "status": "ok" if content.get("status") == "ok" else "error",
+        "matches": _lines(content.get("matches")),
+        "cursor_start": position("cursor_start"),
+        "cursor_end": position("cursor_end"),
+        "metadata": _dict(content.get("metadata")),
+    } | ({} if content.get("status") == "ok" else error(content))
+
+
+def inspect_reply(content: dict[str, Any]) -> dict[str, Any]:
+    """An inspect_reply's content."""
+    reply = {
+        "status": "ok" if content.get("status") == "ok" else "error",
+        "found": bool(content.get("found")),
+        **_bundle(content),
+    }
+    return reply if reply["status"] == "ok" else reply | error(content)
+
+
+def is_complete_reply(content: dict[str, Any]) -> dict[str, Any]:
+    """An is_complete_reply's content."""
+    status = content.get("status")
+    if status not in ("complete", "incomplete", "invalid"):
+        return {"status": "unknown"}
+    if status == "incomplete":
+        return {"status": status, "indent": text(content.get("indent", ""))}
+    return {"status": status}
+
+
+def comm_info_reply(content: dict[str, Any]) -> dict[str, Any]:
+    """A comm_info_reply's content."""
+    comms = {
+        text(comm_id): {"target_name": text(_dict(info).get("target_name", ""))}
+        for comm_id, info in _dict(content.get("comms")).items()
+    }
+    return {"status": "ok", "comms": comms}

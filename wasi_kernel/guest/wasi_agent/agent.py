@@ -1,0 +1,386 @@
+"""The agent: answers the kernel's requests, one turn each, with IPython.
+
+Importing this module makes the door's tray and, at the first boot_request, the shell. A reactor
+calls `turn` once per request; a command build runs `serve`, which blocks reading the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import gc
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from wasi_agent.door import FD, Door
+from wasi_agent.streams import Input, Inputs, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comm.base_comm import CommManager
+
+    from wasi_agent.frames import Frame
+    from wasi_agent.magics import WasiMagics
+    from wasi_agent.shell import ZMQInteractiveShell
+
+EXPERIMENTAL = "_jupyter_types_experimental"
+WARM_COMPLETIONS = ("import os; os.pa", "{}.ke", "%ma", "import js", "pri")
+
+
+class KernelFace:
+    """What libraries look for at `get_ipython().kernel`."""
+
+    def __init__(self, shell: ZMQInteractiveShell, manager: CommManager) -> None:
+        self.shell, self.comm_manager = shell, manager
+        self.parent: dict[str, Any] = {}
+
+    def get_parent(self, channel: str | None = None) -> dict[str, Any]:
+        """The message that is being answered (its header: msg_id, msg_type, session)."""
+        del channel
+        return self.parent
+
+    @property
+    def _parent_header(self) -> dict[str, Any]:
+        return self.parent
+
+
+class Agent:
+    """One guest's agent, with its shell: made by the first boot_request."""
+
+    def __init__(self, door: Door) -> None:
+        from wasi_agent import aio, comms, magics
+        from wasi_agent.shell import make_shell
+
+        self.door = door
+        self.loop = aio.install()
+        self.inputs = Inputs(door)
+        sys.stdout, sys.stderr = Output(door, "stdout"), Output(door, "stderr")
+        sys.stdin = Input(self.inputs.input)
+        self.shell = make_shell(door)
+        self.comms = comms.install(door)
+        self.shell.kernel = KernelFace(self.shell, self.comms)
+        self.magics: WasiMagics = magics.install(self.shell)
+        import getpass
+
+        builtins.input = self.inputs.input
+        getpass.getpass = self.inputs.getpass  # type: ignore[assignment]
+
+    # -- boot --------------------------------------------------------------------------------
+
+    def preload(self, modules: list[str]) -> None:
+        """Imports what this runtime has of `modules`; binds no name."""
+        for name in modules:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                continue
+        if "matplotlib.pyplot" in sys.modules:
+            self.shell.enable_matplotlib("inline")
+
+    def warm_up(self) -> None:
+        """Does once, for the image, what is slow the first time; leaves no trace in the session."""
+        for code in WARM_COMPLETIONS:
+            self.complete({"code": code, "cursor_pos": len(code)})
+        self.inspect({"code": "print", "cursor_pos": 5, "detail_level": 0})
+        self.shell.input_transformer_manager.check_complete("for x in y:")
+        count = self.shell.execution_count
+        for code in ("None", "await __import__('asyncio').sleep(0)"):
+            self.run(code, store_history=False, silent=True)
+        try:
+            compile("1 +", "<warm-up>", "exec")
+        except SyntaxError as e:
+            self.shell.InteractiveTB.structured_traceback(type(e), e, e.__traceback__)
+        try:
+            raise ZeroDivisionError("warm-up")
+        except ZeroDivisionError as e:
+            self.shell.InteractiveTB.structured_traceback(type(e), e, e.__traceback__)
+        self.shell.execution_count = count
+        self.shell.payload_manager.clear_payload()
+        self.shell.displayhook.flush()
+        gc.collect()
+        # What exists now lives as long as the guest: later collections need not visit it, nor
+        # write to its pages, which are shared between kernels.
+        gc.freeze()
+
+    def begin_session(self, content: dict[str, Any]) -> None:
+        """Makes an imaged guest this session's own: environment, folder, randomness, facts."""
+        env = content["env"]
+        for name in set(os.environ) - set(env):
+            del os.environ[name]
+        os.environ.update(env)
+        self.door.message_bytes = content["message_bytes"]
+        self.magics.facts = content["facts"]
+        os.chdir(content["facts"].get("cwd", "/work"))
+        reseed()
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def execute(self, frame: Frame) -> None:
+        """execute_request."""
+        content, shell = frame.content, self.shell
+        shell.execution_count = content["execution_count"]
+        shell.kernel.parent = {"header": frame.metadata}
+        self.inputs.allowed = bool(content.get("allow_stdin"))
+        silent = bool(content.get("silent"))
+        result = self.run(
+            content["code"],
+            store_history=bool(content.get("store_history", not silent)),
+            silent=silent,
+            cell_id=content.get("cell_id"),
+        )
+        reply: dict[str, Any] = {"execution_count": content["execution_count"]}
+        error = result.error_before_exec or result.error_in_exec
+        if result.success and not shell.failed_display:
+            reply["status"] = "ok"
+            reply["user_expressions"] = shell.user_expressions(
+                content.get("user_expressions") or {}
+            )
+        else:
+            from wasi_agent.shell import text_of
+
+            shown = shell.last_error if shell.last_error is not None else error
+            reply |= {
+                "status": "error",
+                "ename": type(shown).__name__,
+                "evalue": text_of(shown),
+                "traceback": shell._last_traceback or [],
+                "user_expressions": {},
+            }
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
+        self.door.reply("execute_reply", reply)
+
+    def run(
+        self, code: str, *, store_history: bool, silent: bool, cell_id: str | None = None
+    ) -> Any:
+        """Runs a cell inside the event loop, so that it may await or make tasks."""
+        shell = self.shell
+        shell.interrupted = False
+        task = self.loop.create_task(self._cell(code, store_history, silent, cell_id))
+        while True:
+            try:
+                return self.loop.run_until_complete(task)
+            except KeyboardInterrupt:
+                # It was raised in the loop itself, while tasks slept: the cell's task is told.
+                if task.done():
+                    raise
+                shell.interrupted = True
+                task.cancel()
+
+    async def _cell(
+        self, code: str, store_history: bool, silent: bool, cell_id: str | None
+    ) -> Any:
+        shell, problem = self.shell, None
+        try:
+            transformed = shell.transform_cell(code)
+        except Exception:  # shown by run_cell as the cell's error
+            transformed, problem = code, sys.exc_info()
+        options = {"store_history": store_history, "silent": silent, "cell_id": cell_id}
+        if not shell.should_run_async(
+            code, transformed_cell=transformed, preprocessing_exc_tuple=problem
+        ):
+            return shell.run_cell(code, **options)
+        result = None
+        try:
+            result = await shell.run_cell_async(
+                code, transformed_cell=transformed, preprocessing_exc_tuple=problem, **options
+            )
+        finally:
+            shell.events.trigger("post_execute")
+            if not silent:
+                shell.events.trigger("post_run_cell", result)
+        return result
+
+    def complete(self, content: dict[str, Any]) -> dict[str, Any]:
+        """complete_reply's content; positions count characters of the cell."""
+        from IPython.core.completer import provisionalcompleter, rectify_completions
+
+        code, position = content["code"], content["cursor_pos"]
+        with provisionalcompleter():
+            found = list(
+                rectify_completions(code, self.shell.Completer.completions(code, position))
+            )
+        typed = [
+            {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature}
+            for c in found
+        ]
+        return {
+            "status": "ok",
+            "matches": [c.text for c in found],
+            "cursor_start": found[0].start if found else position,
+            "cursor_end": found[0].end if found else position,
+            "metadata": {EXPERIMENTAL: typed},
+        }
+
+    def inspect(self, content: dict[str, Any]) -> dict[str, Any]:
+        """inspect_reply's content."""
+        from IPython.utils.tokenutil import token_at_cursor
+
+        from wasi_agent.shell import encode_bytes
+
+        name = token_at_cursor(content["code"], content["cursor_pos"])
+        reply: dict[str, Any] = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        try:
+            bundle = self.shell.object_inspect_mime(
+                name,
+                detail_level=content.get("detail_level", 0),
+                omit_sections=content.get("omit_sections", ()),
+            )
+        except KeyError:
+            return reply
+        if not self.shell.enable_html_pager:
+            bundle.pop("text/html", None)
+        reply["data"], reply["found"] = encode_bytes(bundle), True
+        return reply
+
+    def is_complete(self, content: dict[str, Any]) -> dict[str, Any]:
+        """is_complete_reply's content."""
+        status, spaces = self.shell.input_transformer_manager.check_complete(content["code"])
+        reply = {"status": status}
+        if status == "incomplete":
+            reply["indent"] = " " * (spaces or 0)
+        return reply
+
+    def answer(self, frame: Frame) -> None:
+        """Answers any request but boot_request."""
+        from wasi_agent import comms
+
+        content = frame.content
+        if frame.type == "execute_request":
+            self.execute(frame)
+        elif frame.type == "complete_request":
+            self.door.reply("complete_reply", self.complete(content))
+        elif frame.type == "inspect_request":
+            self.door.reply("inspect_reply", self.inspect(content))
+        elif frame.type == "is_complete_request":
+            self.door.reply("is_complete_reply", self.is_complete(content))
+        elif frame.type == "comm_info_request":
+            found = comms.info(self.comms, content.get("target_name"))
+            self.door.reply("comm_info_reply", {"status": "ok", "comms": found})
+        elif frame.type in ("comm_open", "comm_msg", "comm_close"):
+            self.shell.kernel.parent = {"header": content.pop("parent", {})}
+            comms.handle(self.comms, frame)
+            self.door.reply("comm_reply", {"status": "ok"})
+        else:
+            raise ValueError(f"no request: {frame.type}")
+
+
+def reseed() -> None:
+    """Gives this process randomness of its own: an image has everyone's."""
+    import random
+
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"]._name_sequence = None
+    if "uuid" in sys.modules:
+        sys.modules["uuid"]._last_timestamp = None
+
+
+def calibrate() -> None:
+    """Trips this process's own SIGINT a few times, with the door as wakeup fd.
+
+    The host compares memory at those moments and learns where the flags are; see interrupts.py.
+    """
+    import _thread
+    import signal
+
+    for _ in range(3):
+        signal.set_wakeup_fd(FD, warn_on_full_buffer=False)
+        try:
+            _thread.interrupt_main()
+            for _ in range(100):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.set_wakeup_fd(-1)
+
+
+def spin() -> bool:
+    """Waits in pure Python for an interrupt; did one come?"""
+    import time
+
+    end = time.monotonic() + 10
+    try:
+        while time.monotonic() < end:
+            pass
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+_door = Door()
+_agent: list[Agent] = []
+
+
+def _boot(frame: Frame) -> None:
+    content = frame.content
+    reply: dict[str, Any] = {"status": "ok"}
+    if content["phase"] == "image":
+        if content.get("calibrate"):
+            calibrate()
+        agent = Agent(_door)
+        _agent.append(agent)
+        agent.preload(content["preload"])
+        agent.warm_up()
+    elif content["phase"] == "spin":
+        reply["interrupted"] = spin()
+    else:
+        agent = _agent[0]
+        agent.begin_session(content)
+        reply["banner"] = agent.shell.banner
+        reply["version"] = sys.version.split()[0]
+    _door.reply("boot_reply", reply)
+
+
+def turn() -> bool:
+    """Reads one request and answers it; False at the end of all requests."""
+    frame = _door.receive()
+    if frame is None:
+        return False
+    _door.request = frame.request
+    try:
+        if frame.type == "boot_request":
+            _boot(frame)
+        else:
+            _agent[0].answer(frame)
+    except BaseException as e:  # the guest's edge: every request gets an answer
+        _failed(frame, e)
+    return True
+
+
+def _failed(frame: Frame, error: BaseException) -> None:
+    """Answers a request whose handling failed: an interrupt, a memory error, a bug."""
+    import traceback
+
+    if isinstance(error, asyncio.CancelledError):
+        error = KeyboardInterrupt()
+    kind = "comm_reply" if frame.type.startswith("comm_") else frame.type.replace("_request", "_reply")
+    if frame.type == "comm_info_request":
+        kind = "comm_info_reply"
+    lines = traceback.format_exception(error)
+    content = {
+        "status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines,
+    }  # fmt: skip
+    if kind == "execute_reply":
+        _door.send("error", {k: content[k] for k in ("ename", "evalue", "traceback")})
+        content |= {
+            "execution_count": frame.content.get("execution_count"), "user_expressions": {},
+            "payload": [],
+        }  # fmt: skip
+    _door.reply(kind, content)
+
+
+def serve() -> None:
+    """Answers requests until there are no more; a command build's main loop."""
+    while True:
+        try:
+            if not turn():
+                break
+        except KeyboardInterrupt:
+            continue

@@ -1,0 +1,80 @@
+"""An asyncio event loop for a guest without sockets: timers and callbacks, no selector.
+
+asyncio's own loop wakes itself through a socket pair, which WASI cannot make. With one thread and
+no sockets nothing can become ready while the loop waits, so waiting is sleeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.base_events
+import contextlib
+import time
+from typing import Any
+
+
+class _Sleeper:
+    """What BaseEventLoop expects of its selector: `select` waits, nothing is ever ready."""
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError(
+                "deadlock: every task waits for something that can never happen here "
+                "(the sandbox has no sockets, threads or processes)"
+            )
+        if timeout > 0:
+            time.sleep(timeout)
+        return []
+
+
+class GuestEventLoop(asyncio.base_events.BaseEventLoop):
+    """Runs coroutines, timers and callbacks; has no transports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = _Sleeper()
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are no events."""
+
+    def _write_to_self(self) -> None:
+        """There is no other thread to be woken by."""
+
+    def close(self) -> None:
+        """Closes the loop; its executor never ran."""
+        self._default_executor = None
+        super().close()
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        """Runs the function at once, in this thread: there is no other."""
+        del executor
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as e:  # what an executor does: it goes where the result would
+            future.set_exception(e)
+        return future
+
+
+def install() -> GuestEventLoop:
+    """Makes GuestEventLoop what asyncio uses, and returns the loop that cells run in."""
+    from asyncio import unix_events
+
+    for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
+        policy = getattr(unix_events, name, None)
+        if policy is not None:
+            policy._loop_factory = GuestEventLoop
+    for module in (asyncio, unix_events):
+        for name in ("SelectorEventLoop", "EventLoop"):
+            if hasattr(module, name):
+                setattr(module, name, GuestEventLoop)
+    loop = GuestEventLoop()
+    with contextlib.suppress(Exception):  # deprecated in 3.14, gone later
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            asyncio.set_event_loop(loop)
+    return loop

@@ -1,0 +1,130 @@
+"""The guest's end of the door (fd 0): frames out, requests in, and the tray for text.
+
+One `os.write` is one frame or one command; the host refuses anything else. See the host's
+worker/door.py for the other end and the tray's layout.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from wasi_agent import frames
+from wasi_agent.frames import Frame
+
+FD = 0
+TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4
+CAPACITY = 1 << 20
+TRAY_HEAD = 32
+_NUDGE = b"\0\0\0\0" + NUDGE.to_bytes(4, "little")
+_TAKE = {
+    "stdout": b"\0\0\0\0" + TAKE_STDOUT.to_bytes(4, "little"),
+    "stderr": b"\0\0\0\0" + TAKE_STDERR.to_bytes(4, "little"),
+}
+
+
+class Door:
+    """Talks to the host; one per guest.
+
+    Attributes:
+        request: Number of the request that frames belong to.
+        message_bytes: The largest frame that the host takes.
+    """
+
+    def __init__(self) -> None:
+        self.request = 0
+        self.message_bytes = frames.MAX_FRAME_BYTES
+        self._write = os.write
+        self._read = os.read
+        memory = bytearray(TRAY_HEAD + CAPACITY)
+        memory[4:8] = TRAY.to_bytes(4, "little")
+        memory[8:12] = CAPACITY.to_bytes(4, "little")
+        view = memoryview(memory)  # pins the bytearray: it can never move
+        self._words = view[:TRAY_HEAD].cast("I")
+        self._data = view[TRAY_HEAD:]
+        self._written = 0
+        self._stream = "stdout"
+        self._write(FD, view)  # the host sees where it lies
+
+    # -- text --------------------------------------------------------------------------------
+
+    def put(self, stream: str, data: bytes) -> None:
+        """Shows bytes of UTF-8 text on a stream; costs no host call unless the host is idle."""
+        if stream is not self._stream:
+            self._take(stream)
+        start = self._written
+        end = start + len(data)
+        if end > CAPACITY:
+            self._put_large(stream, data)
+            return
+        self._data[start:end] = data
+        words = self._words
+        words[3] = self._written = end
+        if not words[4]:
+            words[4] = 1
+            self._write(FD, _NUDGE)
+
+    def _put_large(self, stream: str, data: bytes) -> None:
+        for at in range(0, len(data), CAPACITY):
+            self._take(stream)
+            piece = data[at : at + CAPACITY]
+            self._data[: len(piece)] = piece
+            self._words[3] = self._written = len(piece)
+        self._take(stream)
+
+    def _take(self, stream: str) -> None:
+        """The host takes all text now; what follows is for `stream`."""
+        self._write(FD, _TAKE[stream])
+        self._written = 0
+        self._stream = stream
+
+    # -- frames ------------------------------------------------------------------------------
+
+    def send(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        buffers: tuple[Any, ...] = (),
+    ) -> None:
+        """Sends one frame that belongs to the current request."""
+        data = frames.encode(Frame(kind, content, self.request, metadata or {}, buffers))
+        self._write(FD, data)
+
+    def reply(self, kind: str, content: dict[str, Any]) -> None:
+        """Answers the current request; with an error if the answer is too large to send."""
+        data = frames.encode(Frame(kind, content, self.request))
+        if len(data) > self.message_bytes:
+            text = f"the reply has {len(data)} bytes, at most {self.message_bytes}"
+            error = {
+                "status": "error", "ename": "MessageTooLarge", "evalue": text, "traceback": [],
+                "execution_count": content.get("execution_count"), "user_expressions": {},
+                "payload": [],
+            }  # fmt: skip
+            data = frames.encode(Frame(kind, error, self.request))
+        self._write(FD, data)
+
+    def receive(self) -> Frame | None:
+        """The frame that lies before the door; None at the end of all frames."""
+        head = self._exactly(frames.HEAD_BYTES)
+        if len(head) < frames.HEAD_BYTES:
+            return None
+        total, _, _ = frames.peek(head)
+        return frames.decode(head + self._exactly(total - len(head)))
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self._read(FD, count - len(data))
+            if not piece:
+                break
+            data = data + piece if data else piece
+        return data
+
+    def ask(self, kind: str, content: dict[str, Any]) -> Frame:
+        """Asks the host and waits for the answer; an interrupt ends the wait."""
+        self.send(kind, content)
+        frame = self.receive()
+        if frame is None:
+            raise EOFError(f"no answer to {kind}")
+        return frame

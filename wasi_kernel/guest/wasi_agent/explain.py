@@ -1,0 +1,86 @@
+"""One added line under a traceback whose cause is the sandbox, saying so and what to do instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# module in whose frames the exception passed -> what to say
+MODULES = {
+    "multiprocessing": "there are no processes here; run the work in this process",
+    "concurrent.futures": (
+        "there are no threads or processes here; call the functions directly, or in map()"
+    ),
+    "threading": "there are no threads here; call the function directly, or use asyncio",
+    "subprocess": "there are no processes here; use Python instead of other programs",
+    "ssl": "there is no network here; put the data into a folder that the policy grants",
+    "socket": "there is no network here; put the data into a folder that the policy grants",
+    "http.client": "there is no network here; put the data into a folder that the policy grants",
+    "urllib.request": (
+        "there is no network here; put the data into a folder that the policy grants"
+    ),
+    "ctypes": "there are no native libraries here; only what the runtime has compiled in",
+}
+
+# what os and others lack on WASI, as AttributeError.name
+ATTRIBUTES = {
+    **dict.fromkeys(
+        ("fork", "system", "pipe", "posix_spawn", "execv", "execve", "kill", "waitpid", "WNOHANG"),
+        MODULES["subprocess"],
+    ),
+    **dict.fromkeys(
+        ("getaddrinfo", "gethostbyname", "gethostname", "AF_UNIX", "socketpair"), MODULES["socket"]
+    ),
+}
+
+# modules that CPython's WASI builds do not have
+MISSING = {
+    "_ctypes": MODULES["ctypes"],
+    "_ssl": MODULES["ssl"],
+    "ssl": MODULES["ssl"],
+    "_socket": MODULES["socket"],
+    "_multiprocessing": MODULES["multiprocessing"],
+    "_posixsubprocess": MODULES["subprocess"],
+    **dict.fromkeys(
+        ("tkinter", "_tkinter", "curses", "_curses", "termios", "readline"),
+        "there is no terminal or screen here; input() and plots work",
+    ),
+    **dict.fromkeys(
+        ("fcntl", "pwd", "grp", "resource", "syslog", "mmap"),
+        "WASI has no such system service",
+    ),
+}
+
+CAUSES = (RuntimeError, OSError, AttributeError, ImportError, NotImplementedError)
+
+
+def _modules(tb: TracebackType | None) -> list[str]:
+    names = []
+    while tb is not None:
+        names.append(str(tb.tb_frame.f_globals.get("__name__", "")))
+        tb = tb.tb_next
+    return names
+
+
+def explanation(error: BaseException) -> str | None:
+    """What to say about `error`, or None if the sandbox has nothing to do with it."""
+    if not isinstance(error, CAUSES):
+        return None
+    said = None
+    if isinstance(error, ModuleNotFoundError) and error.name in MISSING:
+        said = MISSING[error.name]
+    elif isinstance(error, ImportError) and error.name in MISSING:
+        said = MISSING[error.name]
+    elif isinstance(error, AttributeError):
+        module = getattr(error.obj, "__name__", "")
+        if module in ("os", "posix", "socket", "_socket", "signal"):
+            said = ATTRIBUTES.get(error.name or "")
+    if said is None and not isinstance(error, ImportError):
+        passed = _modules(error.__traceback__)
+        for module, text in MODULES.items():
+            if any(name == module or name.startswith(module + ".") for name in passed[1:]):
+                said = text
+                break
+    return None if said is None else f"[wasi-kernel] {said}."

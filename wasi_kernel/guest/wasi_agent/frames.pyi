@@ -1,0 +1,1 @@
+from wasi_kernel.frames import *

@@ -1,0 +1,142 @@
+"""Magics: %wasi, and those of IPython that cannot work here, which say so in one line."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+
+from wasi_agent.shell import NO_PROCESSES
+
+if TYPE_CHECKING:
+    from wasi_agent.shell import ZMQInteractiveShell
+
+PROCESS_MAGICS = (
+    "bash", "sh", "script", "perl", "ruby", "pypy", "python2", "python3", "python", "cmd",
+    "system", "sx", "!",
+)  # fmt: skip
+
+OTHERS = {
+    "conda": "packages are chosen in the policy; there are no processes to run conda in",
+    "mamba": "packages are chosen in the policy; there are no processes to run mamba in",
+    "micromamba": "packages are chosen in the policy; there are no processes to run it in",
+    "uv": "packages are chosen in the policy; there are no processes to run uv in",
+    "pip": "packages are chosen in the policy; there are no processes to run pip in",
+    "man": "there are no manual pages in the sandbox; try NAME? for Python's own help",
+    "edit": "there is no editor in the sandbox; use %%writefile and %load",
+    "ed": "there is no editor in the sandbox; use %%writefile and %load",
+    "killbgscripts": "there are no processes in the sandbox, so none to kill",
+}
+
+
+class Table:
+    """Rows of (what, value), shown as text or HTML; `to_dict` gives the data."""
+
+    def __init__(self, title: str, rows: list[tuple[str, str]], data: dict[str, Any]) -> None:
+        self._title, self._rows, self._data = title, rows, data
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the table shows, as data."""
+        return self._data
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self._rows)
+        lines = [f"{name:<{width}}  {value}" for name, value in self._rows]
+        return "\n".join([self._title, "-" * len(self._title), *lines])
+
+    def _repr_html_(self) -> str:
+        cell = 'style="text-align: left"'
+        rows = "".join(
+            f"<tr><th {cell}>{html.escape(name)}</th><td {cell}>{html.escape(value)}</td></tr>"
+            for name, value in self._rows
+        )
+        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+
+
+def mib(count: float) -> str:
+    """Bytes, for people."""
+    return f"{count / (1 << 20):,.1f} MiB"
+
+
+@magics_class
+class WasiMagics(Magics):
+    """%wasi."""
+
+    shell: ZMQInteractiveShell
+    facts: dict[str, Any] = {}
+
+    @line_magic
+    def wasi(self, line: str) -> Table:
+        """Show what this sandbox is and what it grants.
+
+        ``%wasi`` prints the runtime, the granted folders, the limits and the memory in use.
+        The value can be used: ``w = %wasi`` and ``w.to_dict()``.
+        """
+        if line.strip() not in ("", "info"):
+            raise UsageError(f"%wasi has no subcommand {line.strip()!r}; try %wasi or %wasi?")
+        return self._info()
+
+    def _info(self) -> Table:
+        host = self.shell.door.ask("info_request", {}).content
+        facts = self.facts
+        limits = facts.get("limits", {})
+        rows = [
+            ("runtime", f"{host['runtime']}, wasmtime {host['wasmtime']}"),
+            ("interrupts", "soft and hard" if host["interrupts"] else "hard only"),
+            ("base image", "yes" if host["images"] else "no (a command build boots each time)"),
+        ]
+        for k, grant in enumerate(facts.get("grants", [])):
+            mode = "read and write" if grant["writable"] else "read only"
+            rows.append(("grants" if k == 0 else "", f"{grant['guest_path']}  {mode}  {grant['what']}"))
+        rows += [
+            ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
+            ("network", "none"),
+            ("processes", "none"),
+            ("memory", f"{mib(host['memory_bytes'])} of {mib(limits.get('memory_bytes', 0))}"),
+            ("stack", mib(limits.get("stack_bytes", 0))),
+            ("output per cell", mib(limits.get("output_bytes", 0))),
+        ]
+        for text in facts.get("notices", []):
+            rows.append(("note", text))
+        return Table("WASI sandbox", rows, {**host, **facts})
+
+
+def _refusing(text: str) -> Any:
+    def magic(line: str = "", cell: str | None = None) -> None:
+        del line, cell
+        raise UsageError(text)
+
+    magic.__doc__ = f"Not in the sandbox: {text}."
+    return magic
+
+
+def install(shell: ZMQInteractiveShell) -> WasiMagics:
+    """Registers %wasi, and a refusal for every magic that needs a process, a screen or an editor."""
+    magics = WasiMagics(shell=shell)
+    shell.register_magics(magics)
+    for name in PROCESS_MAGICS:
+        for kind in ("line", "cell"):
+            if name in shell.magics_manager.magics[kind]:
+                refusal = _refusing(NO_PROCESSES.format(f"%{name}"))
+                shell.register_magic_function(refusal, kind, name)
+    for name, text in OTHERS.items():
+        shell.register_magic_function(_refusing(text), "line", name)
+    for name in ("less", "more"):
+        shell.register_magic_function(_pager(shell), "line", name)
+    return magics
+
+
+def _pager(shell: ZMQInteractiveShell) -> Any:
+    def less(line: str) -> None:
+        """Show a file through the front end's pager."""
+        if not line.strip():
+            raise UsageError("name a file")
+        with open(line.strip(), encoding="utf-8", errors="replace") as f:
+            shell.page(f.read())
+
+    return less
+
+
+__all__ = ["Table", "WasiMagics", "install", "line_cell_magic"]

@@ -1,0 +1,233 @@
+"""IPython's shell, with the door where ipykernel has its sockets.
+
+One small subclass per extension point of IPython; each sends Jupyter's message of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from typing import TYPE_CHECKING, Any
+
+from IPython.core import page
+from IPython.core.autocall import ZMQExitAutocall
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Any as AnyTrait
+from traitlets import CBool, Instance, Type, default
+
+from wasi_agent.explain import explanation
+
+if TYPE_CHECKING:
+    from wasi_agent.door import Door
+
+NO_PROCESSES = (
+    "there are no processes in the sandbox: {} cannot run; use Python instead "
+    "(pathlib, shutil, %ls, %cat), or %pip for packages"
+)
+
+
+def encode_bytes(data: dict[str, Any]) -> dict[str, Any]:
+    """A mime bundle with its binary values in base64, as Jupyter wants them."""
+    return {
+        mime: base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+        for mime, value in data.items()
+    }
+
+
+class GuestDisplayPublisher(DisplayPublisher):
+    """display() and clear_output()."""
+
+    door: Any = AnyTrait()
+
+    def publish(  # type: ignore[override]
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **_: Any,
+    ) -> None:
+        """Sends display_data, or update_display_data."""
+        metadata = {} if metadata is None else metadata
+        self._validate_data(data, metadata)
+        content = {
+            "data": encode_bytes(data),
+            "metadata": metadata,
+            "transient": transient or {},
+        }
+        self.door.send("update_display_data" if update else "display_data", content)
+
+    def clear_output(self, wait: bool = False) -> None:
+        """Sends clear_output."""
+        self.door.send("clear_output", {"wait": bool(wait)})
+
+
+class GuestDisplayHook(DisplayHook):
+    """The value of a cell's last expression, as execute_result."""
+
+    door: Any = AnyTrait()
+    _result: dict[str, Any] | None = None
+
+    def start_displayhook(self) -> None:
+        """Begins a result."""
+        self._result = {}
+
+    def write_output_prompt(self) -> None:
+        """Numbers the result."""
+        if self._result is not None:
+            self._result["execution_count"] = self.prompt_count
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
+        """Fills in the mime bundle."""
+        if self._result is not None:
+            self._result["data"] = encode_bytes(format_dict)
+            self._result["metadata"] = md_dict or {}
+
+    def finish_displayhook(self) -> None:
+        """Sends the result, if it has any form."""
+        result, self._result = self._result, None
+        if result and result.get("data"):
+            self.door.send("execute_result", result)
+
+    @property
+    def formatting(self) -> bool:
+        """Is a result being formatted right now?"""
+        return self._result is not None
+
+
+class ZMQInteractiveShell(InteractiveShell):
+    """The guest's shell.
+
+    It bears the name of ipykernel's class, by which libraries (tqdm, rich, plotly, ...) recognize
+    a notebook.
+    """
+
+    door: Any = AnyTrait()
+    kernel: Any = AnyTrait()
+    display_pub_class = Type(GuestDisplayPublisher)
+    displayhook_class = Type(GuestDisplayHook)
+    readline_use = CBool(False)
+    autoindent = CBool(False)
+    exiter = Instance(ZMQExitAutocall)
+    keepkernel_on_exit: bool | None = None
+    interrupted = False
+    last_error: BaseException | None = None
+    failed_display = False
+
+    @default("exiter")
+    def _default_exiter(self) -> ZMQExitAutocall:
+        return ZMQExitAutocall(self)
+
+    def connect(self, door: Door) -> None:
+        """Names the door that everything goes out by."""
+        self.door = door
+        self.display_pub.door = door
+        self.displayhook.door = door
+
+    def init_environment(self) -> None:
+        """No terminal, no pager program: nothing to set."""
+
+    def init_hooks(self) -> None:
+        """The pager is the front end's."""
+        super().init_hooks()
+        self.set_hook("show_in_pager", page.as_hook(self.page), 99)
+
+    def page(self, text: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
+        """Shows a text or mime bundle in the front end's pager."""
+        del screen_lines, pager_cmd
+        data = text if isinstance(text, dict) else {"text/plain": text}
+        payload = {"source": "page", "data": data, "start": max(0, start)}
+        self.payload_manager.write_payload(payload)
+
+    def set_next_input(self, text: str, replace: bool = False) -> None:
+        """Puts `text` into the front end's next cell."""
+        payload = {"source": "set_next_input", "text": text, "replace": replace}
+        self.payload_manager.write_payload(payload)
+
+    def ask_exit(self) -> None:
+        """Asks the kernel to end."""
+        payload = {"source": "ask_exit", "keepkernel": bool(self.keepkernel_on_exit)}
+        self.payload_manager.write_payload(payload)
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """There is no screen; only no GUI at all can be enabled."""
+        if gui not in (None, "inline"):
+            raise UsageError(
+                f"there is no screen in the sandbox: the GUI {gui!r} cannot run; "
+                "plots appear in the notebook with %matplotlib inline"
+            )
+
+    def system(self, cmd: str) -> None:
+        """There are no processes."""
+        raise UsageError(NO_PROCESSES.format(f"!{cmd}"))
+
+    system_piped = system_raw = system
+
+    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> Any:
+        """There are no processes."""
+        del split, depth
+        raise UsageError(NO_PROCESSES.format(f"!{cmd}"))
+
+    def run_cell(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a cell; see IPython."""
+        self._begin_cell()
+        return super().run_cell(*args, **kwargs)
+
+    async def run_cell_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a cell that awaits; see IPython."""
+        self._begin_cell()
+        return await super().run_cell_async(*args, **kwargs)
+
+    def _begin_cell(self) -> None:
+        self._last_traceback: list[str] | None = None
+        self.last_error = None
+        self.failed_display = False
+
+    # -- errors ------------------------------------------------------------------------------
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Shows the exception that was raised; an awaited cell's cancellation by its cause."""
+        etype, value, tb = self._get_exc_info(exc_tuple)
+        if self.interrupted and etype is not None and issubclass(etype, asyncio.CancelledError):
+            value = KeyboardInterrupt().with_traceback(tb)
+            exc_tuple = (KeyboardInterrupt, value, tb)
+        super().showtraceback(exc_tuple, *args, **kwargs)
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        stb = list(stb)
+        said = explanation(evalue) if isinstance(evalue, BaseException) else None
+        if said is not None:
+            stb.append(said)
+        self.last_error = evalue if isinstance(evalue, BaseException) else None
+        if self.displayhook.formatting:
+            self.failed_display = True
+        name = getattr(etype, "__name__", str(etype))
+        content = {"ename": name, "evalue": text_of(evalue), "traceback": stb}
+        self.door.send("error", content)
+        self._last_traceback = stb
+
+
+def text_of(error: object) -> str:
+    """str(error), whatever its __str__ does."""
+    try:
+        return str(error)
+    except Exception:  # the error's own code
+        return f"<{type(error).__name__}: its text cannot be made>"
+
+
+def make_shell(door: Door) -> ZMQInteractiveShell:
+    """The shell, with `__main__` as its user module."""
+    from traitlets.config import Config
+
+    config = Config()
+    config.HistoryManager.hist_file = ":memory:"
+    config.InteractiveShell.banner1 = ""
+    config.IPKernelApp.tqdm = "how tqdm recognizes a notebook"
+    shell = ZMQInteractiveShell.instance(config=config, user_module=sys.modules["__main__"])
+    shell.connect(door)
+    return shell

@@ -1,0 +1,148 @@
+"""History: what was run, kept by the kernel process across guests and restarts.
+
+A SQLite file of this user's. The guest has no part in it: it cannot read what other sessions ran.
+Never imports wasmtime or anything of Jupyter.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+ENV = "WASI_KERNEL_HISTORY"
+"""Environment variable that names another file, or ":memory:" for none."""
+
+KEPT_SESSIONS = 1000
+TAIL = 1000
+
+Row = tuple[int, int, Any]
+"""(session, line, source) or (session, line, (source, output)), as history_reply lists them."""
+
+
+def default_path() -> Path | str:
+    """Where the history is kept: `$WASI_KERNEL_HISTORY`, else the platform's own place."""
+    if os.environ.get(ENV):
+        return os.environ[ENV]
+    if sys.platform == "linux":  # the same place, without 20 ms of imports
+        base = os.environ.get("XDG_DATA_HOME", "").strip() or os.path.expanduser("~/.local/share")
+        return Path(base) / "wasi-kernel" / "history.sqlite"
+    import platformdirs
+
+    return Path(platformdirs.user_data_path("wasi-kernel")) / "history.sqlite"
+
+
+class History:
+    """One session's view of the history; opened at its first use.
+
+    A file that cannot be used is replaced by one in memory: a kernel runs without its history.
+
+    Attributes:
+        problem: Why the file is not used, or None.
+    """
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._session = 0
+        self.problem: str | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is not None:
+            return self._db
+        path = default_path() if self._path is None else self._path
+        try:
+            if isinstance(path, Path):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not path.exists():
+                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            db = _connect(path)
+        except (sqlite3.Error, OSError) as e:
+            self.problem = f"the history at {path} cannot be used: {e}"
+            db = _connect(":memory:")
+        cursor = db.execute("INSERT INTO sessions DEFAULT VALUES")
+        self._session = int(cursor.lastrowid or 0)
+        oldest = self._session - KEPT_SESSIONS
+        db.execute("DELETE FROM history WHERE session <= ?", (oldest,))
+        db.execute("DELETE FROM sessions WHERE session <= ?", (oldest,))
+        db.commit()
+        self._db = db
+        return db
+
+    def add(self, line: int, source: str) -> None:
+        """Records a cell under its execution count."""
+        db = self._open()
+        self._write(db, "INSERT OR REPLACE INTO history VALUES (?, ?, ?, NULL)", line, source)
+
+    def add_output(self, line: int, output: str) -> None:
+        """Records the plain text of a cell's result."""
+        db = self._open()
+        statement = "UPDATE history SET output = ?3 WHERE session = ?1 AND line = ?2"
+        self._write(db, statement, line, output)
+
+    def _write(self, db: sqlite3.Connection, statement: str, line: int, text: str) -> None:
+        try:
+            with db:
+                db.execute(statement, (self._session, line, _storable(text)))
+        except sqlite3.Error as e:
+            self.problem = f"the history was not written: {e}"
+
+    def tail(self, n: int | None, *, output: bool) -> list[Row]:
+        """The last `n` cells of all sessions, oldest first."""
+        rows = self._open().execute(
+            "SELECT * FROM history ORDER BY session DESC, line DESC LIMIT ?",
+            (TAIL if n is None else n,),
+        )
+        return _rows(reversed(list(rows)), output=output)
+
+    def range(self, session: int, start: int, stop: int | None, *, output: bool) -> list[Row]:
+        """Lines `start` to before `stop` of a session; 0 is this one, -1 the one before it."""
+        db = self._open()
+        if session <= 0:
+            session += self._session
+        rows = db.execute(
+            "SELECT * FROM history WHERE session = :session AND line >= :start"
+            " AND (:stop IS NULL OR line < :stop) ORDER BY line",
+            {"session": session, "start": start, "stop": stop},
+        )
+        return _rows(rows, output=output)
+
+    def search(self, pattern: str, n: int | None, *, output: bool, unique: bool) -> list[Row]:
+        """The last `n` cells that match a glob pattern, oldest first; each text once if `unique`."""
+        group = "GROUP BY source HAVING max(session * 1000000000 + line)" if unique else ""
+        rows = self._open().execute(
+            f"SELECT * FROM history WHERE source GLOB ? {group}"  # noqa: S608 - a constant
+            " ORDER BY session DESC, line DESC LIMIT ?",
+            (pattern, -1 if n is None else n),
+        )
+        return _rows(reversed(list(rows)), output=output)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+    db.executescript(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+        "CREATE TABLE IF NOT EXISTS sessions (session INTEGER PRIMARY KEY AUTOINCREMENT);"
+        "CREATE TABLE IF NOT EXISTS history (session INTEGER, line INTEGER, source TEXT,"
+        " output TEXT, PRIMARY KEY (session, line));"
+    )
+    return db
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _rows(rows: Any, *, output: bool) -> list[Row]:
+    return [
+        (session, line, (source, shown) if output else source)
+        for session, line, source, shown in rows
+    ]

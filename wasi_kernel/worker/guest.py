@@ -1,0 +1,221 @@
+"""One guest: an instance of python.wasm with its store, from instantiation to its end.
+
+Trap, ExitTrap and WasmtimeError stop here: they become `GuestLost`, and the instance is dead. All
+methods run on the one thread that owns the guest, whose stack must be larger than the wasm stack.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
+
+from wasi_kernel.errors import GuestLost, InstallationError
+from wasi_kernel.worker import images
+from wasi_kernel.worker.interrupts import Interrupter
+from wasi_kernel.worker.memory import LinearMemory
+from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from wasmtime import Engine, Module
+
+    from wasi_kernel.caches import Cache
+    from wasi_kernel.policy import Limits
+    from wasi_kernel.worker.door import Door
+
+REACTOR_EXPORTS = frozenset({"turn", "host_alloc", "shutdown"})
+MEMORY_NEARLY = 0.95
+"""A guest that traps with this part of its memory limit in use is taken to have died of it."""
+
+
+@dataclass(frozen=True)
+class Preopen:
+    """A folder that the guest has open from its start, in the order of the guest's fds."""
+
+    host_path: str
+    guest_path: str
+    writable: bool
+
+
+def is_reactor(module: Module) -> bool:
+    """Is the guest at rest between calls (and can be imaged), or does it run `_start` once?"""
+    return {e.name for e in module.exports} >= REACTOR_EXPORTS
+
+
+class _Host:
+    """What the switchboard calls: the door, and the ends of a guest."""
+
+    def __init__(self, door: Door) -> None:
+        self.door_read, self.door_write = door.door_read, door.door_write
+        self.fdstat_get, self.filestat_get = door.fdstat_get, door.filestat_get
+        self.poll_oneoff = door.poll_oneoff
+        self.exit_status: int | None = None
+        self.failure: BaseException | None = None
+
+    def proc_exit(self, status: int) -> None:
+        """The switchboard traps when this returns."""
+        self.exit_status = status
+
+    def failed(self, error: BaseException) -> None:
+        """A host function failed; the first failure counts."""
+        self.failure = self.failure or error
+
+
+class Guest:
+    """An instance that has not run yet, or is at rest, or is dead.
+
+    Attributes:
+        memory: Its linear memory.
+        door: Its fd 0.
+
+    Raises:
+        InstallationError: On construction: a folder cannot be opened, or the module does not fit
+            the limits.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: Cache,
+        module: Module,
+        door: Door,
+        *,
+        preopens: Iterable[Preopen],
+        env: dict[str, str],
+        argv: list[str],
+        limits: Limits,
+    ) -> None:
+        self.door = door
+        self._limits = limits
+        self._host = _Host(door)
+        self._interrupter: Interrupter | None = None
+        self._store = Store(engine)
+        try:
+            wasi = WasiConfig()
+            wasi.argv, wasi.env = argv, list(env.items())
+            for p in preopens:
+                wasi.preopen_dir(p.host_path, p.guest_path, p.writable)
+            self._store.set_wasi(wasi)
+            self._store.set_limits(memory_size=limits.memory_bytes)
+            self._switchboard = Switchboard(engine, cache, self._store, module, self._host)
+        except WasmtimeError as e:
+            self._store.close()
+            raise InstallationError(f"the guest cannot start: {str(e).splitlines()[0]}") from e
+        self.memory = LinearMemory(self._store, self._switchboard.memory)
+        door.attach(self.memory)
+        self._clock_origin_ns = self._calibrate_clock()
+        door.monotonic_ns = self.monotonic_ns
+
+    # -- clocks ------------------------------------------------------------------------------
+
+    def _calibrate_clock(self) -> int:
+        """Host monotonic time at which the guest's own native monotonic clock was zero."""
+        scratch = 1024  # any address: what stands there is put back
+        kept = self.memory.read(scratch, 8)
+        self._switchboard.native_clock()(self._store, MONOTONIC, 0, scratch)
+        guest_ns = int.from_bytes(self.memory.read(scratch, 8), "little")
+        self.memory.write(scratch, kept)
+        return time.monotonic_ns() - guest_ns
+
+    def monotonic_ns(self) -> int:
+        """The guest's monotonic clock now."""
+        return time.monotonic_ns() - self._clock_origin_ns + self._switchboard.clock_offset_ns
+
+    # -- images ------------------------------------------------------------------------------
+
+    def save_image(self, path: Path) -> dict[str, Any]:
+        """Writes this resting guest to `path`; returns the notes that `restore_image` needs."""
+        self.door.drain()
+        size = images.save(self.memory, path)
+        return {"bytes": size, "tray": self.door.tray, "clock_ns": self.monotonic_ns()}
+
+    def restore_image(self, path: Path, notes: dict[str, Any]) -> None:
+        """Makes this new instance the guest of an image.
+
+        Raises:
+            InstallationError: The image does not fit.
+        """
+        try:
+            images.restore(self.memory, path, notes["bytes"])
+        except (OSError, ValueError, WasmtimeError) as e:
+            raise InstallationError(f"the base image does not fit: {e}") from e
+        self.door.adopt(notes["tray"])
+        self._switchboard.clock_offset_ns = notes["clock_ns"] - self.monotonic_ns()
+
+    # -- interrupts --------------------------------------------------------------------------
+
+    def make_interruptible(self, words: dict[int, int], is_tripped: int) -> Interrupter:
+        """From now on the guest can be interrupted from other threads."""
+        self._interrupter = Interrupter(self.memory, words, is_tripped)
+        return self._interrupter
+
+    # -- running -----------------------------------------------------------------------------
+
+    def turn(self, source: str) -> int:
+        """Runs `source` in the reactor's `__main__`; 0 if it ended without an exception.
+
+        Raises:
+            GuestLost: The guest is dead.
+        """
+        data = source.encode()
+        at = self._call("host_alloc", len(data)) & 0xFFFFFFFF
+        self.memory.write(at, data)
+        status = self._call("turn", at, len(data))
+        if status == -1:
+            raise GuestLost("GuestDesynchronized", "the interpreter did not take the turn")
+        return status
+
+    def run_command(self) -> int:
+        """Runs a command build's `_start` to its end; its exit status."""
+        try:
+            self._call("_start")
+        except GuestLost:
+            if self._host.exit_status is None:
+                raise
+            return self._host.exit_status
+        return 0
+
+    def _call(self, export: str, *args: int) -> int:
+        func: Any = self._switchboard.exports[export]
+        try:
+            result = func(self._store, *args)
+        except (Trap, WasmtimeError) as e:
+            raise self._loss(e) from None
+        if self._host.failure is not None:
+            raise GuestLost("WorkerFailed", f"a host function failed: {self._host.failure!r}")
+        return int(result or 0)
+
+    def _loss(self, error: Trap | WasmtimeError) -> GuestLost:
+        if self._host.failure is not None:
+            return GuestLost("WorkerFailed", f"a host function failed: {self._host.failure!r}")
+        if self._host.exit_status is not None:
+            return GuestLost("GuestExited", f"exit status {self._host.exit_status}")
+        code = error.trap_code if isinstance(error, Trap) else None
+        if code == TrapCode.STACK_OVERFLOW:
+            return GuestLost("StackExhausted", f"more than {self._limits.stack_bytes >> 20} MiB")
+        used = self.memory.size()
+        if used > MEMORY_NEARLY * self._limits.memory_bytes:
+            return GuestLost(
+                "MemoryLimitExceeded",
+                f"{used >> 20} MiB in use of {self._limits.memory_bytes >> 20} MiB",
+            )
+        reason = _last_line(str(error))
+        if code == TrapCode.UNREACHABLE:
+            return GuestLost("GuestAborted", reason)
+        return GuestLost("GuestTrapped", reason)
+
+    def close(self) -> None:
+        """Frees the instance. Interrupts that come later do nothing."""
+        if self._interrupter is not None:
+            self._interrupter.close()
+        self._store.close()
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"

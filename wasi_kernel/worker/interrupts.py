@@ -1,0 +1,166 @@
+"""Interrupts: KeyboardInterrupt in an unmodified CPython, by writing its own signal flags.
+
+CPython's SIGINT handler in C sets `handlers[SIGINT].tripped`, `is_tripped` and an evaluation
+breaker bit; the interpreter looks at them between bytecodes, and so do `re`, `time.sleep` and
+others. A host thread that sets the same words while the guest runs interrupts it; while no one
+does, nothing costs anything.
+
+Which words they are is found once per build: the guest sets its signal wakeup fd to the door and
+calls `_thread.interrupt_main()`, which trips SIGINT and then writes one byte to that fd; memory at
+that moment is compared with memory just before. The wakeup fd itself changes from -1 to 0 in the
+same static structure (`signals.wakeup.fd` in `_PyRuntime`; `is_tripped` stands two words behind
+it), and only words near it count: the C stack and the heap change as well, and writing those
+would corrupt the guest.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from wasi_kernel.worker.memory import OutOfBoundsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.worker.memory import LinearMemory
+
+DOOR_FD = 0
+UNSET = 0xFFFFFFFF  # wakeup fd -1
+PAGE = 4096
+NEAR = 1 << 20
+"""Bytes around `wakeup.fd` in which a flag may lie: `_PyRuntime` (about 0.5 MiB in CPython 3.15)
+with the main interpreter and main thread in it."""
+
+REPOKE_S = 0.02
+
+
+class CalibrationError(Exception):
+    """No flags were found: this build cannot be interrupted softly."""
+
+
+class Finder:
+    """Watches one guest trip its own SIGINT a few times; then `words` are the flags.
+
+    Attributes:
+        words: {guest address: bits that the handler sets}.
+        is_tripped: Address of the flag that the guest clears when it has seen the interrupt.
+    """
+
+    def __init__(self) -> None:
+        self._before = b""
+        self._rounds = 0
+        self.words: dict[int, int] = {}
+        self.is_tripped = 0
+
+    def flags_are_down(self, memory: LinearMemory) -> None:
+        """The guest is about to set its wakeup fd."""
+        self._before = memory.read(0, memory.size())
+
+    def flags_are_up(self, memory: LinearMemory) -> None:
+        """The wakeup byte: the flags are up right now."""
+        before, now = self._before, memory.read(0, memory.size())
+        changed = {
+            at: (struct.unpack_from("<I", before, at)[0], struct.unpack_from("<I", now, at)[0])
+            for page in range(0, min(len(before), len(now)), PAGE)
+            if before[page : page + PAGE] != now[page : page + PAGE]
+            for at in range(page, page + PAGE, 4)
+            if before[at : at + 4] != now[at : at + 4]
+        }
+        anchors = [
+            at
+            for at, (old, new) in changed.items()
+            if (old, new) == (UNSET, DOOR_FD) and changed.get(at + 8) == (0, 1)
+        ]
+        self._rounds += 1
+        if len(anchors) != 1:
+            self.words = {}
+            return
+        anchor = anchors[0]
+        self.is_tripped = anchor + 8
+        up = {
+            at: new
+            for at, (old, new) in changed.items()
+            if abs(at - anchor) < NEAR and old == 0 and new in (1, 2)
+        }
+        if self._rounds == 1:
+            self.words = up
+        else:
+            self.words = {at: v for at, v in self.words.items() if up.get(at) == v}
+
+    def found(self) -> dict[int, int]:
+        """The flags.
+
+        Raises:
+            CalibrationError: They were not found.
+        """
+        if self._rounds < 2 or len(self.words) < 2 or self.is_tripped not in self.words:
+            raise CalibrationError(f"{self._rounds} rounds, {len(self.words)} words")
+        return self.words
+
+
+class Interrupter:
+    """Interrupts one guest, from any thread, until `close`.
+
+    After `close` the guest's memory may be freed; one lock over both makes sure that nothing is
+    written there any more.
+    """
+
+    def __init__(self, memory: LinearMemory, words: dict[int, int], is_tripped: int) -> None:
+        self._memory, self._words, self._is_tripped = memory, words, is_tripped
+        self._lock = threading.Lock()
+        self._open = True
+
+    def trip(self) -> bool:
+        """Sets the flags; False if the guest is closed."""
+        with self._lock:
+            if not self._open:
+                return False
+            try:
+                for at, bits in self._words.items():
+                    self._memory.u32(at).value |= bits
+            except OutOfBoundsError:
+                return False
+            return True
+
+    def seen(self) -> bool:
+        """Has the guest taken notice (cleared `is_tripped`), or is it closed?"""
+        with self._lock:
+            try:
+                return not self._open or self._memory.u32(self._is_tripped).value == 0
+            except OutOfBoundsError:
+                return True
+
+    def interrupt(self, grace_s: float, still_wanted: Callable[[], bool]) -> bool:
+        """Trips SIGINT and waits until the guest has seen it; False if it has not in time.
+
+        Setting a bit is no atomic operation: the guest may clear its own bits of the same word
+        at that moment and with them ours. So the flags are set again while `is_tripped` stands.
+        """
+        end = time.monotonic() + grace_s
+        self.trip()
+        pause_s = 0.001
+        while not self.seen():
+            if not still_wanted():
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, REPOKE_S)
+            if not self.seen():
+                self.trip()
+        return True
+
+    def withdraw(self) -> None:
+        """Clears the flags of an interrupt that came when nothing ran any more."""
+        with self._lock:
+            if self._open:
+                for at, bits in self._words.items():
+                    self._memory.u32(at).value &= ~bits & 0xFFFFFFFF
+
+    def close(self) -> None:
+        """Nothing is written from here on."""
+        with self._lock:
+            self._open = False

@@ -1,0 +1,112 @@
+"""The link: this worker's socket to the kernel process, as frames.
+
+The thread that owns the guest reads it, between turns and while the guest waits for input; any
+thread may send. A wait ends early when `wake` is called, which is how an interrupt reaches a
+guest that waits.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from wasi_kernel import frames
+
+if TYPE_CHECKING:
+    import socket
+
+
+class LinkClosedError(Exception):
+    """The kernel process is gone or wants this worker gone: end."""
+
+
+class Link:
+    """Frames over one socket, with waits that another thread can end.
+
+    Attributes:
+        interrupted: Set by `wake`, cleared by `rest`: has the current turn been interrupted?
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._send_lock = threading.Lock()
+        self._decoder = frames.Decoder()
+        self._received: list[frames.Frame] = []
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self.interrupted = False
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes that are whole frames.
+
+        Raises:
+            LinkClosedError: Nobody is there any more.
+        """
+        with self._send_lock:
+            try:
+                self._socket.sendall(data)
+            except OSError as e:
+                raise LinkClosedError(str(e)) from e
+
+    def send_frame(self, frame: frames.Frame) -> None:
+        """Sends one frame."""
+        self.send(frames.encode(frame))
+
+    def receive(self, *, interruptible: bool = False) -> frames.Frame | None:
+        """The next frame from the kernel; None if `interruptible` and an interrupt came first.
+
+        Raises:
+            LinkClosedError: There will be none.
+        """
+        while not self._received:
+            if interruptible:
+                if self.interrupted:
+                    return None
+                ready, _, _ = select.select([self._socket, self._wake_read], [], [])
+                if self._wake_read in ready:
+                    self._drain_wake()
+                    continue
+            try:
+                data = self._socket.recv(1 << 18)
+            except OSError as e:
+                raise LinkClosedError(str(e)) from e
+            if not data:
+                raise LinkClosedError("end of stream")
+            self._received += self._decoder.feed(data)
+        return self._received.pop(0)
+
+    def wait(self, duration_s: float) -> bool:
+        """Waits that long, or until an interrupt; True if the time has passed."""
+        end = time.monotonic() + duration_s
+        while not self.interrupted:
+            left = end - time.monotonic()
+            if left <= 0:
+                return True
+            ready, _, _ = select.select([self._wake_read], [], [], min(left, 3600))
+            if ready:
+                self._drain_wake()
+        return False
+
+    def wake(self) -> None:
+        """Ends the current wait, from any thread, and those that follow until `rest`."""
+        self.interrupted = True
+        try:
+            os.write(self._wake_write, b"!")
+        except BlockingIOError:
+            pass  # a pipe full of wakes wakes as well
+
+    def rest(self) -> None:
+        """Forgets an interrupt: a new turn begins."""
+        self.interrupted = False
+        self._drain_wake()
+
+    def _drain_wake(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            return

