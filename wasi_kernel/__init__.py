@@ -1,4 +1,4 @@
-"""A Jupyter kernel whose cells run in CPython compiled to WebAssembly, as far as a policy lets them.
+"""A Jupyter kernel whose cells run in CPython compiled to WebAssembly, in a sandbox.
 
 The public API: `Sandbox` runs code without Jupyter, `Policy`, `Grant` and `Limits` say what it may
 reach. Importing this module imports none of them; they are loaded when they are first used.

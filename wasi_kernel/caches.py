@@ -113,12 +113,12 @@ class Cache:
                 with path.open("rb") as f:
                     digest = hashlib.file_digest(f, "sha256").hexdigest()
                 if digest != seal["sha256"]:
-                    raise ValueError("content differs from its seal")
+                    raise ValueError("content differs from its seal")  # noqa: TRY301 - below
                 seal["identity"] = _identity(state)
                 _write_new(_seal_path(path), json.dumps(seal).encode())
             notes = seal["notes"]
             if not isinstance(notes, dict):
-                raise TypeError("notes are no object")
+                raise TypeError("notes are no object")  # noqa: TRY301 - below
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError):

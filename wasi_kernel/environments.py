@@ -55,12 +55,12 @@ def closure(python: str) -> dict[str, metadata.Distribution]:
     Raises:
         InstallationError: One of them is not installed here.
     """
-    from packaging.markers import Environment, default_environment
+    from packaging.markers import default_environment
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    environment: Environment = default_environment()
-    environment.update(GUEST_MARKERS)  # type: ignore[typeddict-item]
+    environment = {str(k): str(v) for k, v in default_environment().items()}
+    environment |= GUEST_MARKERS
     environment["python_version"], environment["python_full_version"] = python, f"{python}.0"
     found: dict[str, metadata.Distribution] = {}
     wanted = list(ROOTS)
@@ -76,7 +76,7 @@ def closure(python: str) -> dict[str, metadata.Distribution]:
             ) from None
         for text in found[name].requires or ():
             requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
+            if requirement.marker is None or requirement.marker.evaluate({**environment}):
                 wanted.append(canonicalize_name(requirement.name))
     return found
 

@@ -45,7 +45,7 @@ class ProtocolError(WasiKernelError):
     """The other side of a socket of ours said something that the protocol does not allow."""
 
 
-class GuestLost(WasiKernelError):
+class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
     """The guest, or the worker that ran it, is gone; its variables went with it.
 
     Attributes:

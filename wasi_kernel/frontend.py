@@ -96,7 +96,9 @@ def payloads(value: Any) -> list[dict[str, Any]]:
     for payload in value if isinstance(value, list) else []:
         source = _dict(payload).get("source")
         if source in PAYLOADS:
-            found.append({"source": source} | {k: payload[k] for k in PAYLOADS[source] if k in payload})
+            found.append(
+                {"source": source} | {k: payload[k] for k in PAYLOADS[source] if k in payload}
+            )
     return found
 
 

@@ -110,7 +110,7 @@ class History:
         return _rows(rows, output=output)
 
     def search(self, pattern: str, n: int | None, *, output: bool, unique: bool) -> list[Row]:
-        """The last `n` cells that match a glob pattern, oldest first; each text once if `unique`."""
+        """The last `n` cells that match a glob pattern, oldest first; `unique`: no text twice."""
         group = "GROUP BY source HAVING max(session * 1000000000 + line)" if unique else ""
         rows = self._open().execute(
             f"SELECT * FROM history WHERE source GLOB ? {group}"  # noqa: S608 - a constant

@@ -33,6 +33,8 @@ from wasi_kernel.session import Session, Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jupyter_client.session import Session as JupyterSession
+
     from wasi_kernel.frames import Frame
     from wasi_kernel.launch import Settings, Worker
 
@@ -64,6 +66,7 @@ class WasiKernel(Kernel):
         self._settings: Settings = kwargs.pop("settings")
         self._worker: Worker | None = kwargs.pop("worker")
         self._stop: Callable[[], None] = kwargs.pop("stop")
+        self._wire: JupyterSession = kwargs["session"]
         super().__init__(**kwargs)
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._comm
@@ -71,6 +74,7 @@ class WasiKernel(Kernel):
         self._count = 1
         self._display_id = 0
         self._greeted = False
+        self._questions: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
 
     @property
@@ -89,7 +93,7 @@ class WasiKernel(Kernel):
     # -- what ipykernel's base class asks for ------------------------------------------------
 
     @property
-    def execution_count(self) -> int:  # type: ignore[override]
+    def execution_count(self) -> int:
         """The number that the next stored cell gets. Ours: the guest has no say in it."""
         return self._count
 
@@ -173,26 +177,17 @@ class WasiKernel(Kernel):
             if not (silent and frame.type in ("execute_result", "error")):
                 self._publish(frame, count, parent)
 
-        header = {k: parent["header"][k] for k in PARENT_FIELDS if k in parent.get("header", {})}
-        watch = asyncio.ensure_future(self._show_status(parent)) if not silent else None
+        self.sandbox.retry()
+        if not silent and self.sandbox.state != "ready":
+            await self._show_status(parent)
         try:
             frame = await self.sandbox.request(
-                "execute_request", content, on_output=on_output, metadata=header
+                "execute_request", content, on_output=on_output, metadata=_header(parent)
             )
-            if watch is not None:
-                watch.cancel()
-                watch = None
-            self._greet(parent)
             reply = frontend.execute_reply(frame.content, count)
-        except GuestLost as e:
-            reply = self._failure(e.ename, _loss_text(e), parent, count, silent=silent)
-        except InstallationError as e:
-            reply = self._failure(type(e).__name__, str(e), parent, count, silent=silent)
-        except KeyboardInterrupt as e:
-            reply = self._failure("KeyboardInterrupt", str(e), parent, count, silent=silent)
-        finally:
-            if watch is not None:
-                watch.cancel()
+            self._greet(parent)
+        except (GuestLost, InstallationError, KeyboardInterrupt) as e:
+            reply = self._failure(*_failure_text(e), parent, count, silent=silent)
         reply["execution_count"] = self._count - 1
         for payload in reply["payload"]:
             if payload["source"] == "ask_exit" and not payload.get("keepkernel"):
@@ -221,16 +216,17 @@ class WasiKernel(Kernel):
         }  # fmt: skip
 
     async def _show_status(self, parent: dict[str, Any]) -> None:
-        """While the sandbox is being made ready, a line in the cell says what is going on."""
-        await asyncio.sleep(STATUS_EVERY_S)
+        """While the sandbox is being made ready, a line in the cell says what is going on.
+
+        Ends when the sandbox is ready, or never will be, or an interrupt says not to wait.
+        """
         shown = False
-        while self.sandbox.state in ("starting", "preparing"):
+        while not await self.sandbox.settled(STATUS_EVERY_S):
             self._display_id += not shown
             kind = "update_display_data" if shown else "display_data"
             self._show_line(kind, _status_text(self.sandbox.status), parent)
             shown = True
-            await asyncio.sleep(STATUS_EVERY_S)
-        if shown:
+        if shown and self.sandbox.state == "ready":
             self._show_line("update_display_data", "The sandbox is ready.", parent)
 
     def _show_line(self, kind: str, text: str, parent: dict[str, Any]) -> None:
@@ -246,14 +242,16 @@ class WasiKernel(Kernel):
     def _send(
         self, kind: str, content: dict[str, Any], parent: dict[str, Any], **more: Any
     ) -> None:
-        self.session.send(
+        self._wire.send(
             self.iopub_socket, kind, content, parent=parent, ident=self._topic(kind), **more
         )
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
         """Publishes what the guest wants to show."""
         if frame.type == "input_request":
-            asyncio.ensure_future(self._ask(frame, parent, self._shell_ident()))
+            question = asyncio.ensure_future(self._ask(frame, parent, self._shell_ident()))
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
             return
         content = frontend.output(frame, count)
         if content is None:
@@ -280,15 +278,16 @@ class WasiKernel(Kernel):
             "prompt": frontend.text(frame.content.get("prompt", "")),
             "password": bool(frame.content.get("password")),
         }
-        self.session.send(sock, "input_request", content, parent, ident=ident)
+        self._wire.send(sock, "input_request", content, parent, ident=ident)
         sandbox, asked = self.sandbox, frame.request
         while sandbox.current_request == asked:
             if not sock.poll(0):
                 await asyncio.sleep(0.01)
                 continue
-            _, reply = self.session.recv(sock)
+            _, reply = self._wire.recv(sock)
             if reply is not None:
-                await sandbox.answer_input(frontend.text(reply["content"].get("value", "")))
+                value = frontend.text(reply["content"].get("value", ""))
+                await sandbox.answer_input(asked, value)
                 return
 
     # -- other requests ----------------------------------------------------------------------
@@ -361,14 +360,12 @@ class WasiKernel(Kernel):
         """Which comms are open in the guest."""
         said = await self._ask_guest("comm_info_request", dict(parent["content"]))
         content = frontend.comm_info_reply({} if said is None else said)
-        self.session.send(stream, "comm_info_reply", content, parent, ident)
+        self._wire.send(stream, "comm_info_reply", content, parent, ident)
 
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """comm_open, comm_msg or comm_close of the front end; there is no reply."""
         del stream, ident
-        header = {k: parent["header"][k] for k in PARENT_FIELDS if k in parent["header"]}
-        content = {**parent["content"], "parent": header}
-        await self.sandbox.ready()
+        content = {**parent["content"], "parent": _header(parent)}
         try:
             await self.sandbox.request(
                 parent["header"]["msg_type"], content,
@@ -376,15 +373,15 @@ class WasiKernel(Kernel):
                 metadata=parent.get("metadata") or {},
                 buffers=tuple(bytes(b) for b in parent.get("buffers") or ()),
             )  # fmt: skip
-        except GuestLost as e:
-            self._failure(e.ename, _loss_text(e), parent, self._count, silent=False)
+        except (GuestLost, InstallationError, KeyboardInterrupt) as e:
+            self._failure(*_failure_text(e), parent, self._count, silent=False)
 
     # -- control -----------------------------------------------------------------------------
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Interrupts the cell that runs; at rest, nothing happens."""
         self.sandbox.interrupt()
-        self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+        self._wire.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     def _refuse_subshell(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         kind = parent["header"]["msg_type"].replace("_request", "_reply")
@@ -394,7 +391,7 @@ class WasiKernel(Kernel):
             "evalue": "a guest runs one cell at a time",
             "traceback": [],
         }
-        self.session.send(stream, kind, content, parent, ident)
+        self._wire.send(stream, kind, content, parent, ident)
 
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """Refused."""
@@ -419,7 +416,7 @@ class WasiKernel(Kernel):
         """Ends the guest, then the kernel."""
         content = {"status": "ok", "restart": bool(parent["content"].get("restart"))}
         await self.close()
-        self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
+        self._wire.send(stream, "shutdown_reply", content, parent, ident=ident)
         self._send("shutdown_reply", content, parent)
         self._stop()
 
@@ -428,6 +425,18 @@ class WasiKernel(Kernel):
         if self._sandbox is not None:
             await self._sandbox.close()
         self._history.close()
+
+
+def _header(parent: dict[str, Any]) -> dict[str, Any]:
+    header = parent.get("header", {})
+    return {k: header[k] for k in PARENT_FIELDS if k in header}
+
+
+def _failure_text(error: BaseException) -> tuple[str, str]:
+    """(ename, evalue) of a cell that the guest could not answer for."""
+    if isinstance(error, GuestLost):
+        return error.ename, _loss_text(error)
+    return type(error).__name__, str(error)
 
 
 def _loss_text(loss: GuestLost) -> str:
@@ -458,7 +467,7 @@ class WasiKernelApp(ConnectionFileMixin, Application):
 
     name = "wasi-kernel"
     version = Unicode(__version__)
-    aliases = {
+    aliases = {  # noqa: RUF012 - traitlets' own way
         "f": "WasiKernelApp.connection_file", "ip": "WasiKernelApp.ip",
         "transport": "WasiKernelApp.transport", "hb": "WasiKernelApp.hb_port",
         "shell": "WasiKernelApp.shell_port", "iopub": "WasiKernelApp.iopub_port",
@@ -502,7 +511,9 @@ class WasiKernelApp(ConnectionFileMixin, Application):
 
     async def _serve(self, settings: Settings, worker: Worker | None, existing: bool) -> None:
         context: Any = zmq.Context()
-        sockets = {name: self._secure(context.socket(zmq.ROUTER)) for name in ("shell", "stdin", "control")}
+        sockets = {
+            name: self._secure(context.socket(zmq.ROUTER)) for name in ("shell", "stdin", "control")
+        }
         for name, sock in sockets.items():
             sock.router_handover = 1  # a client that reconnects takes its identity over
             self._bind(sock, f"{name}_port")
@@ -527,10 +538,11 @@ class WasiKernelApp(ConnectionFileMixin, Application):
         if parent > 1:
             ParentPollerUnix(parent_pid=parent).start()
         stopped = asyncio.Event()
+        streams = [ZMQStream(sockets[name]) for name in ("shell", "control")]
         kernel = WasiKernel(
             parent=self, session=self.session, log=self.log,
             settings=settings, worker=worker, stop=stopped.set,
-            shell_stream=ZMQStream(sockets["shell"]), control_stream=ZMQStream(sockets["control"]),
+            shell_stream=streams[0], control_stream=streams[1],
             stdin_socket=sockets["stdin"], iopub_thread=publisher,
             iopub_socket=publisher.background_socket,
         )  # fmt: skip
@@ -541,8 +553,8 @@ class WasiKernelApp(ConnectionFileMixin, Application):
             asyncio.get_running_loop().add_signal_handler(getattr(signal, name), stopped.set)
         await stopped.wait()
         await kernel.close()
-        for sock in (kernel.shell_stream, kernel.control_stream):
-            sock.flush(zmq.POLLOUT)
+        for stream in streams:
+            stream.flush(zmq.POLLOUT)
         publisher.stop()
         publisher.close()
         self.cleanup_connection_file()

@@ -16,7 +16,6 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wasi_kernel import caches, frames, grants
 from wasi_kernel.frames import Frame
@@ -130,8 +129,10 @@ def settings(policy: Policy, work: Path | None) -> Settings:
             shown = os.path.realpath(work)
         else:
             notices = (
-                f"the folder this notebook runs in is not granted, since {reason}; {WORK} is empty. "
-                "Start from a folder of its own to read files",
+                (
+                    f"the folder this notebook runs in is not granted, since {reason}; {WORK} "
+                    "is empty. Start from a folder of its own to read files"
+                ),
             )
     return Settings(policy, cache, shown, Scratch(), notices)
 
@@ -163,7 +164,7 @@ class Worker:
         return f"exit status {code}"
 
     def signalled(self) -> bool:
-        """Has it already ended by itself or by a signal? (Does not reap it.)"""
+        """Has it already ended by itself or by a signal? (Does not reap it.)."""
         try:
             info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:

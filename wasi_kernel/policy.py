@@ -131,9 +131,9 @@ class Policy:
             PolicyError: An unknown key, or a value that is not allowed.
         """
         known = {f.name for f in fields(cls)}
-        for key in data:
+        for key, value in data.items():
             if key not in known:
-                raise PolicyError(key, data[key], f"one of the keys {', '.join(sorted(known))}")
+                raise PolicyError(key, value, f"one of the keys {', '.join(sorted(known))}")
         values = dict(data)
         if "grants" in values:
             values["grants"] = tuple(Grant(**grant) for grant in values["grants"])

@@ -71,7 +71,9 @@ def find(spec: str | None, cache: Cache) -> Runtime:
             if f.read(4) != b"\0asm":
                 raise RuntimeNotFoundError(str(path), "this file is not a WebAssembly module")
         return Runtime(path.name, path, ())
-    raise RuntimeNotFoundError(str(path), "name a python.wasm, or a folder with python.wasm and lib/")
+    raise RuntimeNotFoundError(
+        str(path), "name a python.wasm, or a folder with python.wasm and lib/"
+    )
 
 
 def _folder(path: Path) -> Runtime:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from wasi_kernel import launch
 from wasi_kernel.errors import LOSSES, GuestLost
@@ -164,7 +164,7 @@ class Sandbox:
                 self.interrupt()
             raise
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -224,6 +224,7 @@ class Sandbox:
         timers: list[asyncio.TimerHandle] = []
         if deadline_s is not None:
             timers.append(self._loop.call_later(deadline_s, self._deadline, timers))
+        self._session.retry()
         try:
             reply = await self._session.request("execute_request", content, on_output=on_output)
         except GuestLost as e:
@@ -255,11 +256,15 @@ class Sandbox:
                 value = await asyncio.to_thread(ask, prompt, hidden)
             except EOFError:
                 value = "\x04"
-        await self._session.answer_input(value)
+        await self._session.answer_input(frame.request, value)
 
     def interrupt(self) -> None:
-        """Interrupts the run in progress, from any thread: KeyboardInterrupt in the guest."""
-        self._loop.call_soon_threadsafe(self._session.interrupt)
+        """Interrupts the run in progress, from any thread: KeyboardInterrupt in the guest.
+
+        Without a run in progress, and after `close`, nothing happens.
+        """
+        if not self._closed:
+            self._loop.call_soon_threadsafe(self._session.interrupt)
 
     def restart(self) -> None:
         """Begins again with a fresh guest."""

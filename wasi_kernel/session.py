@@ -92,10 +92,11 @@ class Session:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_boots = 0
         self._interrupt_wait: asyncio.Future[None] | None = None
+        self._interrupted_early = False
         self._prepared = False
         self.facts: dict[str, Any] = {}
         self.status = Status("starting the sandbox")
-        self.on_status: Callable[[Status], None] = lambda status: None
+        self.on_status: Callable[[Status], None] = lambda _status: None
         self.generation = 0
         self._worker = worker if worker is not None else launch.start(settings)
         self._listen()
@@ -121,18 +122,43 @@ class Session:
         """Waits until the guest can work.
 
         Raises:
-            InstallationError: It never will; says why. The next call tries again.
+            InstallationError: It never will; says why. `retry` tries again.
+            KeyboardInterrupt: `interrupt` was called meanwhile.
         """
-        if self._state == "broken":
-            self._become("starting")
-            self._restart("serve")
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._state in ("ready", "broken", "closed"))
+        while not self._interrupted_early and not await self.settled(3600):
+            continue
+        if self._interrupted_early:
+            self._interrupted_early = False
+            raise KeyboardInterrupt("interrupted while the sandbox was being made ready")
         if self._state == "closed":
             raise GuestLost("WorkerKilled", "the session is closed")
         if self._state == "broken":
             assert self._broken is not None  # noqa: S101 - set with the state
             raise self._broken
+
+    def retry(self) -> None:
+        """Tries a broken session anew; others are left alone."""
+        if self._state == "broken":
+            self._become("starting")
+            self._restart("serve")
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Waits that long for the session to be ready, broken or closed, or to be interrupted."""
+        wait = self._interrupt_wait = self._loop.create_future()
+        over = asyncio.ensure_future(self._over())
+        try:
+            done, _ = await asyncio.wait(
+                {over, wait}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            self._interrupted_early = self._interrupted_early or wait.done()
+            return bool(done)
+        finally:
+            over.cancel()
+            self._interrupt_wait = None
+
+    async def _over(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._state in ("ready", "broken", "closed"))
 
     async def request(
         self,
@@ -161,7 +187,8 @@ class Session:
             KeyboardInterrupt: Interrupted while the guest was not ready yet.
         """
         async with self._turn:
-            await self._ready_or_interrupted()
+            if self._state != "ready" or self._interrupted_early:
+                await self.ready()
             self._number += 1
             future: asyncio.Future[Frame] = self._loop.create_future()
             current = self._current = _Request(self._number, on_output, future)
@@ -172,26 +199,10 @@ class Session:
             finally:
                 self._current = None
 
-    async def _ready_or_interrupted(self) -> None:
-        if self._state == "ready":
-            return
-        self._interrupt_wait = self._loop.create_future()
-        ready = asyncio.ensure_future(self.ready())
-        try:
-            await asyncio.wait(
-                {ready, self._interrupt_wait}, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not ready.done():
-                raise KeyboardInterrupt("interrupted while the sandbox was being made ready")
-            await ready
-        finally:
-            ready.cancel()
-            self._interrupt_wait = None
-
-    async def answer_input(self, value: str) -> None:
-        """Answers the guest's input_request."""
-        if self._current is not None:
-            await self._send(Frame("input_reply", {"value": value}, self._current.number))
+    async def answer_input(self, request: int, value: str) -> None:
+        """Answers the input_request of that request, if it is still the one in progress."""
+        if self.current_request == request:
+            await self._send(Frame("input_reply", {"value": value}, request))
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
@@ -204,7 +215,9 @@ class Session:
         now = time.monotonic()
         earlier = [at for at in current.interrupts if now - at >= SECOND_INTERRUPT_S]
         if earlier and current.seen == 0:
-            self.stop(GuestLost("KeyboardInterrupt", "a second interrupt, and no reaction to the first"))
+            self.stop(
+                GuestLost("KeyboardInterrupt", "a second interrupt, and no reaction to the first")
+            )
             return
         if len(current.interrupts) >= HEEDLESS and earlier:
             self.stop(GuestLost("KeyboardInterrupt", "it caught every interrupt and went on"))
@@ -336,7 +349,7 @@ class Session:
         else:
             self.facts = frame.content
             self.status = Status()
-            self._failed_boots = 0
+            self._failed_boots, self._prepared = 0, False
             self._become("ready")
 
     def _interrupt_replied(self, frame: Frame) -> None:
@@ -347,7 +360,9 @@ class Session:
             current.seen += 1
         else:
             grace = self._settings.policy.limits.grace_s
-            self.stop(GuestLost("KeyboardInterrupt", f"no reaction to the interrupt in {grace:g} s"))
+            self.stop(
+                GuestLost("KeyboardInterrupt", f"no reaction to the interrupt in {grace:g} s")
+            )
 
     def _said_lost(self, said: dict[str, Any]) -> None:
         ename, detail = str(said.get("ename")), str(said.get("detail"))
@@ -379,7 +394,9 @@ class Session:
 
     def _replace(self, state: str, task: str) -> None:
         if task == "prepare" and self._prepared:
-            self._break(InstallationError("what was prepared cannot be loaded; try: wasi-kernel prepare"))
+            self._break(
+                InstallationError("what was prepared cannot be loaded; try: wasi-kernel prepare")
+            )
             return
         self._silence()
         self._worker.end()

@@ -59,14 +59,15 @@ class Control:
         while not self._ended:
             due = self._due_s
             timeout = None if due is None else max(0.0, due - time.monotonic())
-            ready, _, _ = select.select([self._socket, self._wake_read], [], [], timeout)
+            waiting = [self._socket.fileno(), self._wake_read]
+            ready, _, _ = select.select(waiting, [], [], timeout)
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
             if due is not None and time.monotonic() >= due:
                 self._due_s = None
                 if self.server is not None:
                     self.server.drain()
-            if self._socket in ready:
+            if self._socket.fileno() in ready:
                 data = self._socket.recv(1 << 16)
                 if not data:  # the kernel process is gone
                     os._exit(0)

@@ -30,8 +30,6 @@ from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasi_kernel.worker.link import Link
-
 SUCCESS, EFAULT, EINTR, EINVAL, EIO, ENOTSUP = 0, 21, 27, 28, 29, 58  # WASI preview 1
 TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4  # door commands
 TRAY_HEAD = 32
@@ -49,11 +47,21 @@ OUTPUT = frozenset({
 })  # fmt: skip
 
 
+class Port(Protocol):
+    """What the door needs of the link to the kernel."""
+
+    interrupted: bool
+
+    def send(self, data: bytes) -> None: ...  # noqa: D102
+    def receive(self, *, interruptible: bool = False) -> Frame | None: ...  # noqa: D102
+    def wait(self, duration_s: float) -> bool: ...  # noqa: D102
+
+
 class Calibration(Protocol):
     """Watches memory while the guest trips its own SIGINT (see interrupts.py)."""
 
-    def flags_are_down(self, memory: LinearMemory) -> None: ...
-    def flags_are_up(self, memory: LinearMemory) -> None: ...
+    def flags_are_down(self, memory: LinearMemory) -> None: ...  # noqa: D102
+    def flags_are_up(self, memory: LinearMemory) -> None: ...  # noqa: D102
 
 
 class Door:
@@ -71,7 +79,7 @@ class Door:
         next_request: Called when a command build's agent reads at rest; gives its next frame.
     """
 
-    def __init__(self, link: Link, *, output_bytes: int, message_bytes: int) -> None:
+    def __init__(self, link: Port, *, output_bytes: int, message_bytes: int) -> None:
         self._link = link
         self._output_bytes, self._message_bytes = output_bytes, message_bytes
         self._memory: LinearMemory | None = None
@@ -88,9 +96,9 @@ class Door:
         self.request = 0
         self.answered = True
         self.calibration: Calibration | None = None
-        self.arm: Callable[[float], None] = lambda at: None
+        self.arm: Callable[[float], None] = lambda _at: None
         self.info: Callable[[], dict[str, Any]] = dict
-        self.next_request: Callable[[], Frame] | None = None
+        self.next_request: Callable[[], Frame | None] | None = None
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
 
     def attach(self, memory: LinearMemory) -> None:
@@ -185,9 +193,7 @@ class Door:
                 return self._too_large(memory, total, out)
             if total > memory.size():
                 return EINVAL
-            pieces = [
-                memory.read(at, n) for at, n in zip(vectors[::2], vectors[1::2], strict=True)
-            ]
+            pieces = [memory.read(at, n) for at, n in zip(vectors[::2], vectors[1::2], strict=True)]
             data = pieces[0] if count == 1 else b"".join(pieces)
             with self._lock:
                 if fd != 0:
@@ -229,21 +235,23 @@ class Door:
         self._drain()
         if kind in OUTPUT:
             self._output(data)
-        elif kind == "input_request":
-            if self.answered:
-                return False
+            return True
+        return self._wants_or_answers(kind, request, data)
+
+    def _wants_or_answers(self, kind: str, request: int, data: bytes) -> bool:
+        """Handles a frame that asks for something or answers the request in progress."""
+        if kind == "info_request":
+            self._inbound = frames.encode(Frame("info_reply", self.info(), request))
+            return True
+        if self.answered or request != self.request:
+            return False
+        if kind == "input_request":
             self._waiting_input = True
-            self._link.send(data)
-        elif kind == "info_request":
-            answer = Frame("info_reply", self.info(), request)
-            self._inbound = frames.encode(answer)
         elif kind in REPLIES:
-            if self.answered or request != self.request:
-                return False
-            self._link.send(data)
-            self.answered = True
+            self.answered, self._waiting_input = True, False
         else:
             return False
+        self._link.send(data)
         return True
 
     def _command(self, memory: LinearMemory, at: int, data: bytes) -> bool:
@@ -347,8 +355,9 @@ class Door:
                     ready.append(struct.pack("<QHBxxxxxQHxxxxxx", userdata, 0, kind, 1, 0))
             if clocks and not ready:
                 wait_s, userdata = min(clocks)
-                if not self._link.wait(wait_s):
-                    return EINTR
+                # An interrupt looks like the clock's time: wasi-libc makes ENOTSUP of any errno
+                # here. CPython looks at its signal flags when the call is over.
+                self._link.wait(wait_s)
                 ready.append(struct.pack("<QHBxxxxxQHxxxxxx", userdata, 0, 0, 0, 0))
             memory.write(out, b"".join(ready))
             memory.u32(events).value = len(ready)
@@ -362,4 +371,3 @@ class Door:
             now = time.time_ns() if clock == 0 else self.monotonic_ns()
             timeout = max(0, timeout - now)
         return timeout / 1e9
-

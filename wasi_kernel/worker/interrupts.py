@@ -114,16 +114,35 @@ class Interrupter:
         self._open = True
 
     def trip(self) -> bool:
-        """Sets the flags; False if the guest is closed."""
+        """Sets the flags; False if the guest is closed.
+
+        `is_tripped` comes after `tripped`, or the guest would look for a signal and find none; and
+        the evaluation breaker (which of the others it is, is not known) after `is_tripped`.
+        """
         with self._lock:
             if not self._open:
                 return False
             try:
-                for at, bits in self._words.items():
-                    self._memory.u32(at).value |= bits
+                self._set_others()
+                self._memory.u32(self._is_tripped).value |= self._words[self._is_tripped]
+                self._set_others()
             except OutOfBoundsError:
                 return False
             return True
+
+    def _set_others(self) -> None:
+        for at, bits in self._words.items():
+            if at != self._is_tripped:
+                self._memory.u32(at).value |= bits
+
+    def _remind(self) -> None:
+        """Sets the evaluation breaker again.
+
+        Not `is_tripped`: if the guest has just cleared it, that would be a second interrupt.
+        """
+        with self._lock:
+            if self._open:
+                self._set_others()
 
     def seen(self) -> bool:
         """Has the guest taken notice (cleared `is_tripped`), or is it closed?"""
@@ -137,7 +156,7 @@ class Interrupter:
         """Trips SIGINT and waits until the guest has seen it; False if it has not in time.
 
         Setting a bit is no atomic operation: the guest may clear its own bits of the same word
-        at that moment and with them ours. So the flags are set again while `is_tripped` stands.
+        at that moment and with them ours. So it is reminded while `is_tripped` stands.
         """
         end = time.monotonic() + grace_s
         self.trip()
@@ -149,8 +168,7 @@ class Interrupter:
                 return False
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, REPOKE_S)
-            if not self.seen():
-                self.trip()
+            self._remind()
         return True
 
     def withdraw(self) -> None:

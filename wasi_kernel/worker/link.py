@@ -7,6 +7,7 @@ guest that waits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -66,7 +67,8 @@ class Link:
             if interruptible:
                 if self.interrupted:
                     return None
-                ready, _, _ = select.select([self._socket, self._wake_read], [], [])
+                waiting = [self._socket.fileno(), self._wake_read]
+                ready, _, _ = select.select(waiting, [], [])
                 if self._wake_read in ready:
                     self._drain_wake()
                     continue
@@ -94,10 +96,8 @@ class Link:
     def wake(self) -> None:
         """Ends the current wait, from any thread, and those that follow until `rest`."""
         self.interrupted = True
-        try:
+        with contextlib.suppress(BlockingIOError):  # a pipe full of wakes wakes as well
             os.write(self._wake_write, b"!")
-        except BlockingIOError:
-            pass  # a pipe full of wakes wakes as well
 
     def rest(self) -> None:
         """Forgets an interrupt: a new turn begins."""

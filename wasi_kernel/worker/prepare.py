@@ -7,7 +7,7 @@ a key of cheap facts (identities of files and folders), so that a start only has
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import shutil
 import sys
@@ -28,7 +28,7 @@ from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from wasmtime import Engine, Module
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 ENV = {
     "HOME": HOME,
+    "USER": "wasi",
     "TMPDIR": TMP,
     "PYTHONHOME": runtimes.PREFIX,
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -58,9 +59,8 @@ del sys, wasi_agent
 SERVE = f"""\
 import sys
 sys.path.append({environments.BUNDLE!r})
-from wasi_agent.agent import serve
 del sys
-serve()
+__import__("wasi_agent.agent").agent.serve()
 """
 """What a command build runs from `-c`."""
 
@@ -136,7 +136,10 @@ def preopens(
     for p in found:
         if p.host_path.startswith(str(scratch)):
             Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
-    return found
+    root = scratch / "root"  # so that the guest can list where it is: a tree of empty folders
+    for p in found:
+        (root / p.guest_path.lstrip("/")).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [*found, Preopen(str(root), "/", writable=False)]
 
 
 def _stamp(path: Path) -> list[int | str]:
@@ -169,7 +172,10 @@ def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
         return None
     image = notes["image"]
     plan = Plan(
-        Path(notes["module"]), Path(notes["bundle"]), Path(image) if image else None, notes["python"]
+        Path(notes["module"]),
+        Path(notes["bundle"]),
+        Path(image) if image else None,
+        notes["python"],
     )
     if not plan.bundle.is_dir():
         return None
@@ -179,9 +185,7 @@ def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
 class Preparation:
     """Makes a plan, step by step; on the thread that may own guests."""
 
-    def __init__(
-        self, cache: Cache, runtime: Runtime, policy: Policy, progress: Progress
-    ) -> None:
+    def __init__(self, cache: Cache, runtime: Runtime, policy: Policy, progress: Progress) -> None:
         self._cache, self._runtime, self._policy = cache, runtime, policy
         self._progress = progress
         self._engine: Engine = engines.make_engine(policy.limits.stack_bytes)
@@ -291,7 +295,9 @@ class Preparation:
             return path
         self._progress("starting Python once, for the base image", None, None)
         with _scratch() as scratch:
-            folders = preopens(self._runtime, bundle, _without_hosts(self._policy, scratch), None, scratch)
+            folders = preopens(
+                self._runtime, bundle, _without_hosts(self._policy, scratch), None, scratch
+            )
             self._cache.store(path, lambda new: self._boot(module, folders, new))
         return path
 
@@ -310,10 +316,8 @@ class Preparation:
                 raise InstallationError(f"the agent does not start in the guest: {said}")
             guest.door.calibration = None
             notes: dict[str, Any] = {"words": {}, "is_tripped": 0}
-            try:
+            with contextlib.suppress(CalibrationError):  # no soft interrupts: %wasi says so
                 notes = {"words": finder.found(), "is_tripped": finder.is_tripped}
-            except CalibrationError:
-                pass  # no soft interrupts: the kernel says so
             notes["words"] = {str(at): bits for at, bits in notes["words"].items()}
             notes["interrupts"] = _interrupts(guest, capture, notes)
             notes |= guest.save_image(new)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wasi_kernel import runtimes
 from wasi_kernel.caches import Cache
-from wasi_kernel.errors import GuestLost, WasiKernelError
+from wasi_kernel.errors import GuestLost, InstallationError, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import Policy
 from wasi_kernel.worker import engine as engines
@@ -23,13 +23,13 @@ from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
 from wasi_kernel.worker.interrupts import CalibrationError, Finder, Interrupter
 from wasi_kernel.worker.link import LinkClosedError
-from wasi_kernel.worker.prepare import Plan
 
 if TYPE_CHECKING:
     from wasmtime import Module
 
     from wasi_kernel.runtimes import Runtime
     from wasi_kernel.worker.link import Link
+    from wasi_kernel.worker.prepare import Plan
 
 
 class ControlPort(Protocol):
@@ -37,7 +37,7 @@ class ControlPort(Protocol):
 
     server: Server | None
 
-    def arm(self, due_s: float) -> None: ...
+    def arm(self, due_s: float) -> None: ...  # noqa: D102
 
 
 def run(link: Link, control: ControlPort, boot: Frame) -> None:
@@ -73,7 +73,7 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
     except WasiKernelError as e:
         said = {"ename": type(e).__name__, "detail": str(e), "fatal": True}
         link.send_frame(Frame("lost", said))
-    except BaseException as e:  # the thread's edge: forwarded, and logged in full
+    except BaseException as e:  # noqa: BLE001 - the thread's edge: forwarded, and logged in full
         traceback.print_exc()
         said = {"ename": "WorkerFailed", "detail": repr(e)[:500]}
         with contextlib.suppress(LinkClosedError):
@@ -168,9 +168,10 @@ class Server:
             self._guest.close()
 
     def _serve_reactor(self) -> None:
-        notes = self._notes
-        assert notes is not None and self._plan.image is not None  # noqa: S101 - see _server
-        self._guest.restore_image(self._plan.image, notes)
+        image, notes = self._plan.image, self._notes
+        if image is None or notes is None:
+            raise InstallationError("this runtime's plan has no base image")
+        self._guest.restore_image(image, notes)
         if notes["interrupts"]:
             words = prepare.words_of(notes)
             self._interrupter = self._guest.make_interruptible(words, notes["is_tripped"])

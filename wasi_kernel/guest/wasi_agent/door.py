@@ -96,7 +96,7 @@ class Door:
         data = frames.encode(Frame(kind, content, self.request))
         if len(data) > self.message_bytes:
             text = f"the reply has {len(data)} bytes, at most {self.message_bytes}"
-            error = {
+            error: dict[str, Any] = {
                 "status": "error", "ename": "MessageTooLarge", "evalue": text, "traceback": [],
                 "execution_count": content.get("execution_count"), "user_expressions": {},
                 "payload": [],

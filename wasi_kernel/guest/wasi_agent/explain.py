@@ -38,6 +38,8 @@ ATTRIBUTES = {
 # modules that CPython's WASI builds do not have
 MISSING = {
     "_ctypes": MODULES["ctypes"],
+    "ctypes": MODULES["ctypes"],
+    "multiprocessing": MODULES["multiprocessing"],
     "_ssl": MODULES["ssl"],
     "ssl": MODULES["ssl"],
     "_socket": MODULES["socket"],
@@ -69,9 +71,7 @@ def explanation(error: BaseException) -> str | None:
     if not isinstance(error, CAUSES):
         return None
     said = None
-    if isinstance(error, ModuleNotFoundError) and error.name in MISSING:
-        said = MISSING[error.name]
-    elif isinstance(error, ImportError) and error.name in MISSING:
+    if isinstance(error, ImportError) and error.name in MISSING:
         said = MISSING[error.name]
     elif isinstance(error, AttributeError):
         module = getattr(error.obj, "__name__", "")

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, line_magic, magics_class
 
 from wasi_agent.shell import NO_PROCESSES
 
@@ -27,6 +27,7 @@ OTHERS = {
     "man": "there are no manual pages in the sandbox; try NAME? for Python's own help",
     "edit": "there is no editor in the sandbox; use %%writefile and %load",
     "ed": "there is no editor in the sandbox; use %%writefile and %load",
+    "gui": "there is no screen in the sandbox; plots appear in the notebook",
     "killbgscripts": "there are no processes in the sandbox, so none to kill",
 }
 
@@ -65,7 +66,7 @@ class WasiMagics(Magics):
     """%wasi."""
 
     shell: ZMQInteractiveShell
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {}  # noqa: RUF012 - set as a whole at boot
 
     @line_magic
     def wasi(self, line: str) -> Table:
@@ -89,7 +90,9 @@ class WasiMagics(Magics):
         ]
         for k, grant in enumerate(facts.get("grants", [])):
             mode = "read and write" if grant["writable"] else "read only"
-            rows.append(("grants" if k == 0 else "", f"{grant['guest_path']}  {mode}  {grant['what']}"))
+            rows.append(
+                ("grants" if k == 0 else "", f"{grant['guest_path']}  {mode}  {grant['what']}")
+            )
         rows += [
             ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
             ("network", "none"),
@@ -113,7 +116,7 @@ def _refusing(text: str) -> Any:
 
 
 def install(shell: ZMQInteractiveShell) -> WasiMagics:
-    """Registers %wasi, and a refusal for every magic that needs a process, a screen or an editor."""
+    """Registers %wasi, and refusals for magics that need a process, a screen or an editor."""
     magics = WasiMagics(shell=shell)
     shell.register_magics(magics)
     for name in PROCESS_MAGICS:
@@ -137,6 +140,3 @@ def _pager(shell: ZMQInteractiveShell) -> Any:
             shell.page(f.read())
 
     return less
-
-
-__all__ = ["Table", "WasiMagics", "install", "line_cell_magic"]

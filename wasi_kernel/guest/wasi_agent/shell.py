@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from wasi_agent.door import Door
 
 NO_PROCESSES = (
-    "there are no processes in the sandbox: {} cannot run; use Python instead "
-    "(pathlib, shutil, %ls, %cat), or %pip for packages"
+    "there are no processes in the sandbox: {} cannot run; use Python instead (pathlib, shutil, os)"
 )
 
 
@@ -126,8 +125,19 @@ class ZMQInteractiveShell(InteractiveShell):
     def connect(self, door: Door) -> None:
         """Names the door that everything goes out by."""
         self.door = door
-        self.display_pub.door = door
-        self.displayhook.door = door
+        publisher: Any = self.display_pub
+        hook: Any = self.displayhook
+        publisher.door = hook.door = door
+
+    @property
+    def last_traceback(self) -> list[str]:
+        """Lines of the cell's error, empty if it had none."""
+        return self._last_traceback or []
+
+    @property
+    def payloads(self) -> Any:
+        """What the next execute_reply takes along (IPython's payload manager)."""
+        return self.payload_manager
 
     def init_environment(self) -> None:
         """No terminal, no pager program: nothing to set."""
@@ -142,17 +152,17 @@ class ZMQInteractiveShell(InteractiveShell):
         del screen_lines, pager_cmd
         data = text if isinstance(text, dict) else {"text/plain": text}
         payload = {"source": "page", "data": data, "start": max(0, start)}
-        self.payload_manager.write_payload(payload)
+        self.payloads.write_payload(payload)
 
     def set_next_input(self, text: str, replace: bool = False) -> None:
         """Puts `text` into the front end's next cell."""
         payload = {"source": "set_next_input", "text": text, "replace": replace}
-        self.payload_manager.write_payload(payload)
+        self.payloads.write_payload(payload)
 
     def ask_exit(self) -> None:
         """Asks the kernel to end."""
         payload = {"source": "ask_exit", "keepkernel": bool(self.keepkernel_on_exit)}
-        self.payload_manager.write_payload(payload)
+        self.payloads.write_payload(payload)
 
     def enable_gui(self, gui: Any = None) -> None:
         """There is no screen; only no GUI at all can be enabled."""
@@ -204,7 +214,8 @@ class ZMQInteractiveShell(InteractiveShell):
         if said is not None:
             stb.append(said)
         self.last_error = evalue if isinstance(evalue, BaseException) else None
-        if self.displayhook.formatting:
+        hook: Any = self.displayhook
+        if hook.formatting:
             self.failed_display = True
         name = getattr(etype, "__name__", str(etype))
         content = {"ename": name, "evalue": text_of(evalue), "traceback": stb}
@@ -216,7 +227,7 @@ def text_of(error: object) -> str:
     """str(error), whatever its __str__ does."""
     try:
         return str(error)
-    except Exception:  # the error's own code
+    except Exception:  # noqa: BLE001 - the error's own code
         return f"<{type(error).__name__}: its text cannot be made>"
 
 

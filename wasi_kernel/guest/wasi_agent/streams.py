@@ -46,6 +46,10 @@ class Output(io.TextIOBase):
         self._put(self._name, data)
         return len(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Shows UTF-8 text."""
+        self._put(self._name, data)
+
     def flush(self) -> None:
         """Nothing waits on this side."""
 
@@ -71,7 +75,7 @@ class OutputBytes(io.RawIOBase):
 
     def write(self, data: Any) -> int:  # noqa: D102 - as in io
         view = memoryview(data).cast("B")
-        self._text._put(self._text._name, bytes(view))
+        self._text.write_bytes(bytes(view))
         return len(view)
 
     def writable(self) -> bool:  # noqa: D102 - as in io
@@ -84,7 +88,7 @@ class OutputBytes(io.RawIOBase):
 class Input(io.TextIOBase):
     """sys.stdin: each line is asked of the front end."""
 
-    encoding = "UTF-8"  # type: ignore[assignment]
+    encoding = "UTF-8"
     mode = "r"
 
     def __init__(self, ask: Callable[[str], str]) -> None:
@@ -123,7 +127,9 @@ class Inputs:
         """
         return self._request(str(prompt), password=False)
 
-    def getpass(self, prompt: str = "Password: ", stream: Any = None, *, echo_char: Any = None) -> str:
+    def getpass(
+        self, prompt: str = "Password: ", stream: Any = None, *, echo_char: Any = None
+    ) -> str:
         """Read a line from the front end that does not show it."""
         del stream, echo_char
         return self._request(prompt, password=True)
