@@ -21,6 +21,7 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.kernelbase import Kernel
 from ipykernel.parentpoller import ParentPollerUnix
 from jupyter_client.connect import ConnectionFileMixin
+from traitlets import Any as AnyTrait
 from traitlets import Unicode
 from traitlets.config import Application
 from zmq.eventloop.zmqstream import ZMQStream
@@ -467,6 +468,7 @@ class WasiKernelApp(ConnectionFileMixin, Application):
 
     name = "wasi-kernel"
     version = Unicode(__version__)
+    blocking_class = AnyTrait()  # a kernel makes no clients; see BARE in __main__
     aliases = {  # noqa: RUF012 - traitlets' own way
         "f": "WasiKernelApp.connection_file", "ip": "WasiKernelApp.ip",
         "transport": "WasiKernelApp.transport", "hb": "WasiKernelApp.hb_port",
@@ -566,7 +568,7 @@ def _read(path: str) -> str:
         return f.read()
 
 
-def main(argv: list[str], settings: Settings, worker: Worker | None) -> None:
+def main(argv: list[str], settings: Settings, worker: Worker) -> None:
     """Runs a kernel process; `argv` is what follows `kernel` on the command line."""
     logging.basicConfig(level=logging.WARNING, format="[wasi-kernel] %(levelname)s %(message)s")
     app = WasiKernelApp()
