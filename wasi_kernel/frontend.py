@@ -90,6 +90,12 @@ def output(frame: Frame, execution_count: int) -> dict[str, Any] | None:
     return None if shape is None else shape(frame.content, execution_count)
 
 
+def plain_text(content: dict[str, Any]) -> str | None:
+    """The text/plain of an execute_result's content, None if it has none."""
+    plain = _dict(content.get("data")).get("text/plain")
+    return plain if isinstance(plain, str) else None
+
+
 def payloads(value: Any) -> list[dict[str, Any]]:
     """The payloads of an execute_reply that a front end may act on."""
     found = []

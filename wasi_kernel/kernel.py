@@ -170,21 +170,14 @@ class WasiKernel(Kernel):
             "execution_count": count, "cell_id": cell_id,
         }  # fmt: skip
 
-        def on_output(frame: Frame) -> None:
-            if frame.type == "execute_result" and store_history:
-                plain = frame.content.get("data")
-                if isinstance(plain, dict) and isinstance(plain.get("text/plain"), str):
-                    self._history.add_output(count, plain["text/plain"])
-            if not (silent and frame.type in ("execute_result", "error")):
-                self._publish(frame, count, parent)
-
         self.sandbox.retry()
         if not silent and self.sandbox.state != "ready":
             await self._show_status(parent)
         try:
             frame = await self.sandbox.request(
-                "execute_request", content, on_output=on_output, metadata=_header(parent)
-            )
+                "execute_request", content, metadata=_header(parent),
+                on_output=self._shower(count, silent=silent, store_history=store_history),
+            )  # fmt: skip
             reply = frontend.execute_reply(frame.content, count)
             self._greet(parent)
         except (GuestLost, InstallationError, KeyboardInterrupt) as e:
@@ -194,6 +187,26 @@ class WasiKernel(Kernel):
             if payload["source"] == "ask_exit" and not payload.get("keepkernel"):
                 asyncio.get_running_loop().call_later(0.1, self._stop)
         return reply
+
+    def _shower(self, count: int, *, silent: bool, store_history: bool) -> Callable[[Frame], None]:
+        """What shows a cell's output. Made where the request's context is known."""
+        parent = self.get_parent("shell")
+        ident = self._get_shell_context_var(self._shell_parent_ident)
+
+        def show(frame: Frame) -> None:
+            if frame.type == "input_request":
+                question = asyncio.ensure_future(self._ask(frame, parent, ident))
+                self._questions.add(question)
+                question.add_done_callback(self._questions.discard)
+                return
+            if frame.type == "execute_result" and store_history:
+                plain = frontend.plain_text(frame.content)
+                if plain is not None:
+                    self._history.add_output(count, plain)
+            if not (silent and frame.type in ("execute_result", "error")):
+                self._publish(frame, count, parent)
+
+        return show
 
     def _greet(self, parent: dict[str, Any]) -> None:
         """Says once, with the first cell, what the user must know about the settings."""
@@ -249,11 +262,6 @@ class WasiKernel(Kernel):
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
         """Publishes what the guest wants to show."""
-        if frame.type == "input_request":
-            question = asyncio.ensure_future(self._ask(frame, parent, self._shell_ident()))
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
-            return
         content = frontend.output(frame, count)
         if content is None:
             return
@@ -264,9 +272,6 @@ class WasiKernel(Kernel):
         except (ValueError, TypeError, RecursionError) as e:
             text = f"[wasi-kernel] a {frame.type} was dropped: it cannot be sent ({e})\n"
             self._send("stream", {"name": "stderr", "text": text}, parent)
-
-    def _shell_ident(self) -> Any:
-        return self._get_shell_context_var(self._shell_parent_ident)
 
     # -- input -------------------------------------------------------------------------------
 
