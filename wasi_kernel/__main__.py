@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasi_kernel.launch import Settings, Worker
+    from wasi_kernel.launch import Settings
+    from wasi_kernel.spawn import Worker
 
 BARE = ("IPython", "IPython.core", "jupyter_client", "ipykernel")
 """Packages of which the kernel process needs a few modules, and whose own __init__ imports many.
@@ -32,14 +33,23 @@ def main() -> None:
 
 
 def _kernel(argv: list[str]) -> None:
+    import gc
+
+    from wasi_kernel.spawn import spawn
+
+    gc.disable()  # imports make much and free little: 8 ms of 110
+    waiting = spawn()
+
     from pathlib import Path
 
     from wasi_kernel import launch
     from wasi_kernel.policy import Policy
 
     settings = launch.settings(Policy(), Path.cwd())
-    worker = launch.start(settings)
-    _import_kernel()(argv, settings, worker)
+    worker = launch.start(settings, worker=waiting)
+    main = _import_kernel()
+    gc.enable()
+    main(argv, settings, worker)
 
 
 def _import_kernel() -> Callable[[list[str], Settings, Worker], None]:

@@ -15,10 +15,8 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import stat
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +129,9 @@ class Cache:
 
         The file appears whole or not at all.
         """
+        import shutil
+        import tempfile
+
         fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # created 0600
         os.close(fd)
         new = Path(name)
@@ -149,6 +150,8 @@ class Cache:
 
     def remove(self, path: Path) -> None:
         """Removes the file or folder at `path` and its seal; it need not be there."""
+        import shutil
+
         _seal_path(path).unlink(missing_ok=True)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -157,6 +160,9 @@ class Cache:
 
     def make_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
         """Makes the folder at `path` whole or not at all: `fill` fills a new folder beside it."""
+        import shutil
+        import tempfile
+
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))  # created 0700
         try:
             fill(new)
@@ -213,6 +219,8 @@ def _read_own(path: Path) -> bytes:
 
 
 def _write_new(path: Path, data: bytes) -> None:
+    import tempfile
+
     fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as f:

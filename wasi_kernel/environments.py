@@ -10,8 +10,6 @@ Never imports wasmtime or anything of Jupyter.
 from __future__ import annotations
 
 import hashlib
-import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from wasi_kernel.errors import InstallationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from importlib import metadata
 
     from wasi_kernel.caches import Cache
 
@@ -55,6 +54,8 @@ def closure(python: str) -> dict[str, metadata.Distribution]:
     Raises:
         InstallationError: One of them is not installed here.
     """
+    from importlib import metadata
+
     from packaging.markers import default_environment
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -94,18 +95,25 @@ def _importable(dist: metadata.Distribution) -> Iterator[tuple[Path, str]]:
             yield path, str(entry)
 
 
-def bundle(cache: Cache, python: str, compile_all: Callable[[Path], None]) -> Path:
+def bundle(
+    cache: Cache,
+    python: str,
+    dists: dict[str, metadata.Distribution],
+    compile_all: Callable[[Path], None],
+) -> Path:
     """The folder to grant as `BUNDLE`, made if the cache has none.
 
     Args:
         cache: Where it is kept.
         python: The guest's Python, "3.15".
+        dists: What to put into it: the `closure`.
         compile_all: Compiles the .py files of a folder to bytecode, in place, in the guest.
 
     Raises:
-        InstallationError: A distribution that it needs is missing, or has no list of files.
+        InstallationError: A distribution has no list of its files.
     """
-    dists = closure(python)
+    import shutil
+
     h = hashlib.sha256(f"{python}\n".encode())
     for name in sorted(dists):
         h.update(f"{name}=={dists[name].version}\n".encode())
@@ -131,3 +139,18 @@ def bundle(cache: Cache, python: str, compile_all: Callable[[Path], None]) -> Pa
 
     cache.make_folder(folder, fill)
     return folder
+
+
+def records(dists: dict[str, metadata.Distribution]) -> list[str]:
+    """The folders that say that these distributions are installed, at these versions.
+
+    One of them is gone as soon as its distribution is removed, or replaced by another version.
+    """
+    return [str(dist.locate_file("")) + f"/{_record(dist)}" for dist in dists.values()]
+
+
+def _record(dist: metadata.Distribution) -> str:
+    for entry in dist.files or ():
+        if entry.name == "METADATA" and entry.parent.name.endswith(".dist-info"):
+            return str(entry.parent)
+    return ""

@@ -105,7 +105,8 @@ def encode(frame: Frame) -> bytes:
     """
     body = {"content": frame.content, "metadata": frame.metadata}
     try:
-        header = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        header = text.encode()  # a lone surrogate is a ValueError: escaped below
     except (TypeError, ValueError, RecursionError):
         try:
             header = json.dumps(jsonable(body), separators=(",", ":")).encode()

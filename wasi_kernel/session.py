@@ -21,7 +21,8 @@ from wasi_kernel.frames import Frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasi_kernel.launch import Settings, Worker
+    from wasi_kernel.launch import Settings
+    from wasi_kernel.spawn import Worker
 
     OnOutput = Callable[[Frame], None]
 
@@ -375,7 +376,7 @@ class Session:
         """The worker closed its socket without a word."""
         self._silence()
         how = self._worker.end()
-        ename = "WorkerKilled" if how.startswith("killed by SIGKILL") else "WorkerFailed"
+        ename = "WorkerKilled" if how == "killed by signal 9" else "WorkerFailed"
         self._lost(GuestLost(ename, f"the worker process: {how}"))
 
     def _lost(self, loss: GuestLost) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import select
 import signal
@@ -99,6 +100,7 @@ def main() -> None:
         return
     assert boot is not None  # noqa: S101 - not interruptible
     threading.stack_size(int(boot.content["policy"]["limits"]["stack_bytes"]) + THREAD_STACK_EXTRA)
+    gc.disable()  # until the guest is there: imports make much and free little
     thread = threading.Thread(target=_guest_thread, args=(link, control, boot), daemon=True)
     thread.start()
     threading.stack_size(0)

@@ -50,8 +50,8 @@ OUTPUT = frozenset({
 class Port(Protocol):
     """What the door needs of the link to the kernel."""
 
-    interrupted: bool
-
+    @property
+    def interrupted(self) -> bool: ...  # noqa: D102
     def send(self, data: bytes) -> None: ...  # noqa: D102
     def receive(self, *, interruptible: bool = False) -> Frame | None: ...  # noqa: D102
     def wait(self, duration_s: float) -> bool: ...  # noqa: D102

@@ -152,14 +152,17 @@ class Interrupter:
             except OutOfBoundsError:
                 return True
 
-    def interrupt(self, grace_s: float, still_wanted: Callable[[], bool]) -> bool:
-        """Trips SIGINT and waits until the guest has seen it; False if it has not in time.
+    def unseen(self) -> bool:
+        """Does an interrupt stand that the guest has not seen yet?"""
+        return not self.seen()
+
+    def watch(self, grace_s: float, still_wanted: Callable[[], bool]) -> bool:
+        """Waits until the guest has seen the interrupt; False if it has not in time.
 
         Setting a bit is no atomic operation: the guest may clear its own bits of the same word
         at that moment and with them ours. So it is reminded while `is_tripped` stands.
         """
         end = time.monotonic() + grace_s
-        self.trip()
         pause_s = 0.001
         while not self.seen():
             if not still_wanted():

@@ -18,6 +18,7 @@ from wasi_kernel import frames
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 
 class LinkClosedError(Exception):
@@ -28,7 +29,8 @@ class Link:
     """Frames over one socket, with waits that another thread can end.
 
     Attributes:
-        interrupted: Set by `wake`, cleared by `rest`: has the current turn been interrupted?
+        unseen: Says whether the guest has still to see an interrupt. Once it has, what it waits
+            for next is not interrupted.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -39,7 +41,15 @@ class Link:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self.interrupted = False
+        self._interrupted = False
+        self.unseen: Callable[[], bool] = lambda: True
+
+    @property
+    def interrupted(self) -> bool:
+        """Is there an interrupt that ends waits?"""
+        if self._interrupted and not self.unseen():
+            self._interrupted = False
+        return self._interrupted
 
     def send(self, data: bytes) -> None:
         """Sends bytes that are whole frames.
@@ -95,13 +105,13 @@ class Link:
 
     def wake(self) -> None:
         """Ends the current wait, from any thread, and those that follow until `rest`."""
-        self.interrupted = True
+        self._interrupted = True
         with contextlib.suppress(BlockingIOError):  # a pipe full of wakes wakes as well
             os.write(self._wake_write, b"!")
 
     def rest(self) -> None:
         """Forgets an interrupt: a new turn begins."""
-        self.interrupted = False
+        self._interrupted = False
         self._drain_wake()
 
     def _drain_wake(self) -> None:

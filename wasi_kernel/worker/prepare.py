@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -153,8 +151,7 @@ def _stamp(path: Path) -> list[int | str]:
 def _plan_path(cache: Cache, runtime: Runtime, policy: Policy) -> Path:
     """Under which name the plan for `policy` is kept: changes with all that it depends on."""
     facts = [
-        sys.version,
-        [_stamp(Path(p)) for p in sys.path if p],
+        sys.prefix,
         [_stamp(p) for p in (runtime.wasm, *environments.agent_files())],
         [guest for _, guest in runtime.folders],
         [grant.guest_path for grant in policy.grants],
@@ -177,7 +174,7 @@ def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
         Path(image) if image else None,
         notes["python"],
     )
-    if not plan.bundle.is_dir():
+    if not plan.bundle.is_dir() or not all(Path(p).exists() for p in notes["records"]):
         return None
     return plan
 
@@ -209,13 +206,15 @@ class Preparation:
                 runtimes.unpack(self._runtime, self._cache)
             path, module = self._module()
             python = self._python(module)
+            dists = environments.closure(python)
             bundle = environments.bundle(
-                self._cache, python, lambda folder: self._compile_all(module, folder)
+                self._cache, python, dists, lambda folder: self._compile_all(module, folder)
             )
             image = self._image(module, path, bundle) if is_reactor(module) else None
             plan = Plan(path, bundle, image, python)
             notes = {
                 "module": str(path), "bundle": str(bundle), "python": python,
+                "records": environments.records(dists),
                 "image": str(image) if image else None,
             }  # fmt: skip
             self._cache.store(
@@ -348,7 +347,7 @@ def _interrupts(guest: Guest, capture: Capture, notes: dict[str, Any]) -> bool:
         return False
     interrupter = guest.make_interruptible(words_of(notes), notes["is_tripped"])
     guest.door.begin(Frame("boot_request", {"phase": "spin"}, 2))
-    timer = threading.Timer(0.05, lambda: interrupter.interrupt(5, lambda: True))
+    timer = threading.Timer(0.05, lambda: (interrupter.trip(), interrupter.watch(5, lambda: True)))
     timer.start()
     guest.turn(TURN)
     timer.join()
@@ -391,8 +390,12 @@ class _scratch:  # noqa: N801 - a context manager, used like a function
     """A private folder for a guest that only boots."""
 
     def __enter__(self) -> Path:
+        import tempfile
+
         self._path = tempfile.mkdtemp(prefix="wasi-kernel-")
         return Path(self._path)
 
     def __exit__(self, *exc: object) -> None:
+        import shutil
+
         shutil.rmtree(self._path, ignore_errors=True)

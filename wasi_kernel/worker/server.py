@@ -7,8 +7,8 @@ use, and one way out of every death (a new worker) is simpler than two.
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,7 +50,7 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
     try:
         cache = Cache(Path(content["cache"]))
         policy = Policy.from_dict(content["policy"])
-        runtime = runtimes.find(policy.runtime, cache)
+        runtime = runtimes.find(policy.runtime, cache, content["artifacts"])
         if content["task"] == "prepare":
 
             def progress(what: str, fraction: float | None, left_s: float | None) -> None:
@@ -65,6 +65,7 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
             link.send_frame(Frame("unprepared", {}))
             return
         control.server = server
+        gc.enable()
         server.serve()
     except GuestLost as e:
         link.send_frame(Frame("lost", {"ename": e.ename, "detail": e.detail}))
@@ -74,6 +75,8 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
         said = {"ename": type(e).__name__, "detail": str(e), "fatal": True}
         link.send_frame(Frame("lost", said))
     except BaseException as e:  # noqa: BLE001 - the thread's edge: forwarded, and logged in full
+        import traceback
+
         traceback.print_exc()
         said = {"ename": "WorkerFailed", "detail": repr(e)[:500]}
         with contextlib.suppress(LinkClosedError):
@@ -140,10 +143,12 @@ class Server:
         """Interrupts the guest if it still works on `request`; has it taken notice in time?"""
         if request != self._request or request == 0:
             return True
-        self._link.wake()
         if self._interrupter is None:
+            self._link.wake()
             return False
-        return self._interrupter.interrupt(
+        self._interrupter.trip()
+        self._link.wake()
+        return self._interrupter.watch(
             self._policy.limits.grace_s, lambda: request == self._request
         )
 
@@ -199,6 +204,8 @@ class Server:
             raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
 
     def _begin(self, frame: Frame) -> None:
+        if self._interrupter is not None:
+            self._link.unseen = self._interrupter.unseen
         self._link.rest()
         if self._interrupter is not None:
             self._interrupter.withdraw()
@@ -243,7 +250,9 @@ class Server:
             raise GuestLost("GuestExited", f"exit status {status}")
 
     def _spin(self, interrupter: Interrupter) -> None:
-        threading.Timer(0.05, lambda: interrupter.interrupt(5, lambda: True)).start()
+        threading.Timer(
+            0.05, lambda: (interrupter.trip(), interrupter.watch(5, lambda: True))
+        ).start()
 
     def _info(self) -> dict[str, Any]:
         """What `%wasi` shows of this side."""

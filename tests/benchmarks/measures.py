@@ -1,0 +1,228 @@
+"""What is measured, each on both kernels in turn (A B A B ...), as samples by row of the table."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernels import KernelFailedError, started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kernels import Kernel
+
+    Samples = dict[str, dict[str, list[float]]]
+    """Row of the table -> kernel name -> samples, in the row's unit."""
+
+MS, S, MIB = "ms", "s", "MiB"
+LINES = 200_000
+DISPLAY_BYTES = 10_000_000
+BLOCK = 10
+"""Requests in a row to one kernel, then as many to the other."""
+
+SETTLE_S = 1.0
+"""What a kernel does on its own after its last cell is over by then."""
+
+STACK = "import numpy, pandas, matplotlib.pyplot"
+RUNNING = "from IPython.display import display; import time; display('running')\n"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One benchmark.
+
+    Attributes:
+        run: Measures `count` times on each of the kernels `names`, working in `folder`.
+        count: How often, by default.
+        units: Unit of each of its rows.
+        aims: Ratio of the second kernel to the first that is aimed at, for rows that have one.
+    """
+
+    run: Callable[[tuple[str, ...], int, Path], Samples]
+    count: int
+    units: dict[str, str]
+    aims: dict[str, float]
+
+
+def _add(samples: Samples, row: str, name: str, value: float) -> None:
+    samples.setdefault(row, {}).setdefault(name, []).append(value)
+
+
+def _pair(stack: contextlib.ExitStack, names: tuple[str, ...], folder: Path) -> dict[str, Kernel]:
+    """One kernel of each name, all of them running and listened to."""
+    kernels = {name: stack.enter_context(started(name, folder)) for name in names}
+    for kernel in kernels.values():
+        kernel.evaluate("1")
+        kernel.wait_for_iopub()
+    return kernels
+
+
+def _start(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    for k in range(-1, count):  # the first of each fills the disk cache and does not count
+        for name in names:
+            with started(name, folder) as kernel:
+                kernel.evaluate("1 + 1")
+                result_s = kernel.age_s()
+            if k >= 0:
+                _add(samples, "process start to kernel_info", name, 1000 * kernel.info_s)
+                _add(samples, "process start to first result", name, 1000 * result_s)
+    return samples
+
+
+def _import(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    for k in range(-1, count):
+        for name in names:
+            with started(name, folder) as kernel:
+                kernel.wait_for_iopub()
+                cell_s = kernel.execute("import pandas").seconds
+            with started(name, folder) as kernel:
+                kernel.evaluate("__import__('pandas')")
+                start_s = kernel.age_s()
+            if k >= 0:
+                _add(samples, "first cell is `import pandas`", name, 1000 * cell_s)
+                _add(samples, "process start to pandas imported", name, 1000 * start_s)
+    return samples
+
+
+def _roundtrip(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    with contextlib.ExitStack() as stack:
+        kernels = _pair(stack, names, folder)
+        for kernel in kernels.values():
+            kernel.execute("x = 1")
+            for _ in range(BLOCK):
+                kernel.execute("x")
+        for done in range(0, count, BLOCK):
+            for name, kernel in kernels.items():
+                for _ in range(min(BLOCK, count - done)):
+                    seconds = kernel.execute("x").seconds
+                    _add(samples, "`x`, until reply and idle", name, 1000 * seconds)
+    return samples
+
+
+def _lines(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    code = f"for i in range({LINES}): print(i)"
+    expected = "".join(f"{i}\n" for i in range(LINES))
+    with contextlib.ExitStack() as stack:
+        kernels = _pair(stack, names, folder)
+        for _ in range(count):
+            for name, kernel in kernels.items():
+                done = kernel.execute(code)
+                if done.text != expected:
+                    raise KernelFailedError(f"{name} lost or changed printed lines")
+                _add(samples, f"{LINES:,} printed lines", name, done.seconds)
+    return samples
+
+
+def _display(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    with contextlib.ExitStack() as stack:
+        kernels = _pair(stack, names, folder)
+        for kernel in kernels.values():
+            kernel.execute("from IPython.display import display")
+            kernel.execute(f"data = {{'text/plain': 'x' * {DISPLAY_BYTES}}}")
+        for _ in range(count):
+            for name, kernel in kernels.items():
+                done = kernel.execute("display(data, raw=True)")
+                (_, content), *_ = done.outputs
+                if len(content["data"]["text/plain"]) != DISPLAY_BYTES:
+                    raise KernelFailedError(f"{name} did not show all of a display")
+                _add(samples, "display of 10 MB", name, 1000 * done.seconds)
+    return samples
+
+
+def _interrupt(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    cells = {
+        "interrupt of a loop": RUNNING + "while True: pass",
+        "interrupt of time.sleep": RUNNING + "time.sleep(60)",
+    }
+    with contextlib.ExitStack() as stack:
+        kernels = _pair(stack, names, folder)
+        for row, code in cells.items():
+            for kernel in kernels.values():
+                kernel.interrupt(code)
+            for _ in range(count):
+                for name, kernel in kernels.items():
+                    _add(samples, row, name, 1000 * kernel.interrupt(code))
+    return samples
+
+
+def _help(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    with contextlib.ExitStack() as stack:
+        kernels = _pair(stack, names, folder)
+        for kernel in kernels.values():
+            kernel.execute("import pandas; table = pandas.DataFrame({'a': [1, 2], 'b': [3, 4]})")
+        for _ in range(count):
+            for name, kernel in kernels.items():
+                seconds = kernel.complete("table.")
+                _add(samples, "completion of `table.`", name, 1000 * seconds)
+            for name, kernel in kernels.items():
+                seconds = kernel.inspect("table.groupby")
+                _add(samples, "inspection of `table.groupby`", name, 1000 * seconds)
+    return samples
+
+
+def _memory(names: tuple[str, ...], count: int, folder: Path) -> Samples:
+    samples: Samples = {}
+    for _ in range(count):
+        for name in names:
+            with contextlib.ExitStack() as stack:
+                for k in range(1, 11):
+                    kernel = stack.enter_context(started(name, folder))
+                    kernel.evaluate("1")
+                    kernel.wait_for_iopub()
+                    kernel.execute(STACK)
+                    if k in (2, 10):
+                        time.sleep(SETTLE_S)
+                        uss, pss = kernel.memory_bytes()
+                        which = {2: "second", 10: "tenth"}[k]
+                        _add(samples, f"USS of the {which} idle kernel", name, uss / 2**20)
+                        _add(samples, f"PSS of the {which} idle kernel", name, pss / 2**20)
+    return samples
+
+
+MEASURES = {
+    "start": Measure(
+        _start,
+        10,
+        {"process start to kernel_info": MS, "process start to first result": MS},
+        {"process start to first result": 0.5},
+    ),
+    "import": Measure(
+        _import,
+        4,
+        {"first cell is `import pandas`": MS, "process start to pandas imported": MS},
+        {},
+    ),
+    "roundtrip": Measure(
+        _roundtrip, 300, {"`x`, until reply and idle": MS}, {"`x`, until reply and idle": 1.0}
+    ),
+    "lines": Measure(_lines, 3, {f"{LINES:,} printed lines": S}, {f"{LINES:,} printed lines": 1.0}),
+    "display": Measure(_display, 5, {"display of 10 MB": MS}, {}),
+    "interrupt": Measure(
+        _interrupt, 10, {"interrupt of a loop": MS, "interrupt of time.sleep": MS}, {}
+    ),
+    "help": Measure(
+        _help, 20, {"completion of `table.`": MS, "inspection of `table.groupby`": MS}, {}
+    ),
+    "memory": Measure(
+        _memory,
+        1,
+        {
+            f"{kind} of the {which} idle kernel": MIB
+            for which in ("second", "tenth")
+            for kind in ("USS", "PSS")
+        },
+        {},
+    ),
+}
+"""Name on the command line -> benchmark."""
