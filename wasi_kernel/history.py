@@ -74,7 +74,14 @@ class History:
     def add(self, line: int, source: str) -> None:
         """Records a cell under its execution count."""
         db = self._open()
-        self._write(db, "INSERT OR REPLACE INTO history VALUES (?, ?, ?, NULL)", line, source)
+        self._write(db, "INSERT OR REPLACE INTO history VALUES (?, ?, ?, NULL, NULL)", line, source)
+
+    def add_run(self, line: int, source: str) -> None:
+        """Records what a cell became before it ran (magics as calls), where that differs."""
+        db = self._open()
+        self._write(
+            db, "UPDATE history SET ran = ?3 WHERE session = ?1 AND line = ?2", line, source
+        )
 
     def add_output(self, line: int, output: str) -> None:
         """Records the plain text of a cell's result."""
@@ -89,15 +96,20 @@ class History:
         except sqlite3.Error as e:
             self.problem = f"the history was not written: {e}"
 
-    def tail(self, n: int | None, *, output: bool) -> list[Row]:
-        """The last `n` cells of all sessions, oldest first."""
+    def tail(self, n: int | None, *, output: bool, raw: bool = True) -> list[Row]:
+        """The last `n` cells of all sessions, oldest first.
+
+        `raw`: as they were typed; else as they were run.
+        """
         rows = self._open().execute(
             "SELECT * FROM history ORDER BY session DESC, line DESC LIMIT ?",
             (TAIL if n is None else n,),
         )
-        return _rows(reversed(list(rows)), output=output)
+        return _rows(reversed(list(rows)), output=output, raw=raw)
 
-    def range(self, session: int, start: int, stop: int | None, *, output: bool) -> list[Row]:
+    def range(
+        self, session: int, start: int, stop: int | None, *, output: bool, raw: bool = True
+    ) -> list[Row]:
         """Lines `start` to before `stop` of a session; 0 is this one, -1 the one before it."""
         db = self._open()
         if session <= 0:
@@ -107,9 +119,11 @@ class History:
             " AND (:stop IS NULL OR line < :stop) ORDER BY line",
             {"session": session, "start": start, "stop": stop},
         )
-        return _rows(rows, output=output)
+        return _rows(rows, output=output, raw=raw)
 
-    def search(self, pattern: str, n: int | None, *, output: bool, unique: bool) -> list[Row]:
+    def search(
+        self, pattern: str, n: int | None, *, output: bool, unique: bool, raw: bool = True
+    ) -> list[Row]:
         """The last `n` cells that match a glob pattern, oldest first; `unique`: no text twice."""
         group = "GROUP BY source HAVING max(session * 1000000000 + line)" if unique else ""
         rows = self._open().execute(
@@ -117,7 +131,7 @@ class History:
             " ORDER BY session DESC, line DESC LIMIT ?",
             (pattern, -1 if n is None else n),
         )
-        return _rows(reversed(list(rows)), output=output)
+        return _rows(reversed(list(rows)), output=output, raw=raw)
 
     def close(self) -> None:
         """Closes the file."""
@@ -132,7 +146,7 @@ def _connect(path: Path | str) -> sqlite3.Connection:
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
         "CREATE TABLE IF NOT EXISTS sessions (session INTEGER PRIMARY KEY AUTOINCREMENT);"
         "CREATE TABLE IF NOT EXISTS history (session INTEGER, line INTEGER, source TEXT,"
-        " output TEXT, PRIMARY KEY (session, line));"
+        " output TEXT, ran TEXT, PRIMARY KEY (session, line));"
     )
     return db
 
@@ -141,8 +155,9 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _rows(rows: Any, *, output: bool) -> list[Row]:
-    return [
-        (session, line, (source, shown) if output else source)
-        for session, line, source, shown in rows
-    ]
+def _rows(rows: Any, *, output: bool, raw: bool) -> list[Row]:
+    found = []
+    for session, line, typed, shown, ran in rows:
+        source = typed if raw or ran is None else ran
+        found.append((session, line, (source, shown) if output else source))
+    return found

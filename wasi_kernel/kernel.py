@@ -215,6 +215,8 @@ class WasiKernel(Kernel):
                 on_output=self._shower(count, silent=silent, store_history=store_history),
             )  # fmt: skip
             reply = frontend.execute_reply(frame.content, count)
+            if store_history and isinstance(frame.content.get("ran"), str):
+                self._history.add_run(count, frame.content["ran"])
             self._greet(parent)
         except (GuestLost, InstallationError, KeyboardInterrupt) as e:
             reply = self._failure(*_failure_text(e), parent, count, silent=silent)
@@ -383,15 +385,14 @@ class WasiKernel(Kernel):
         pattern: str | None = None,
         unique: bool = False,
     ) -> dict[str, Any]:
-        """What was run before; `raw` makes no difference, the cells are kept as they were typed."""
-        del raw
+        """What was run before: `raw` as it was typed, else as it was run."""
         history = self._history
         if hist_access_type == "tail":
-            rows = history.tail(n, output=output)
+            rows = history.tail(n, output=output, raw=raw)
         elif hist_access_type == "range":
-            rows = history.range(session or 0, start or 0, stop, output=output)
+            rows = history.range(session or 0, start or 0, stop, output=output, raw=raw)
         elif hist_access_type == "search":
-            rows = history.search(pattern or "*", n, output=output, unique=unique)
+            rows = history.search(pattern or "*", n, output=output, unique=unique, raw=raw)
         else:
             rows = []
         return {"status": "ok", "history": rows}

@@ -34,12 +34,16 @@ class Scratch:
 
     def remove(self) -> None:
         """Removes the folder with all that is in it."""
+        import shutil
+
         with contextlib.suppress(OSError):
             os.close(self._lock)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def sweep(self) -> None:
         """Removes the folders that sessions left behind which were killed."""
+        import shutil
+
         for path in self.path.parent.glob(f"wasi-kernel-{os.getuid()}-*"):
             with contextlib.suppress(OSError):
                 if path == self.path or path.lstat().st_uid != os.getuid():

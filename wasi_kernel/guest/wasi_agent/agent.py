@@ -68,6 +68,7 @@ class Agent:
         import getpass
 
         self.busy = False
+        self.ran = ""
         self._task: asyncio.Task[Any] | None = None
         builtins.input = self.inputs.input
         getpass.getpass = self.inputs.getpass
@@ -144,6 +145,8 @@ class Agent:
             cell_id=content.get("cell_id"),
         )
         reply: dict[str, Any] = {"execution_count": content["execution_count"]}
+        if self.ran != content["code"]:
+            reply["ran"] = self.ran
         error = result.error_before_exec or result.error_in_exec
         if result.success and not shell.failed_display:
             reply["status"] = "ok"
@@ -202,6 +205,7 @@ class Agent:
             transformed = shell.transform_cell(code)
         except Exception:  # noqa: BLE001 - shown by run_cell as the cell's error
             transformed, problem = code, sys.exc_info()
+        self.ran = transformed
         options = {"store_history": store_history, "silent": silent, "cell_id": cell_id}
         if not shell.should_run_async(
             code, transformed_cell=transformed, preprocessing_exc_tuple=problem

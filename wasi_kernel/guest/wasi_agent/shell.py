@@ -241,4 +241,24 @@ def make_shell(door: Door) -> ZMQInteractiveShell:
     config.IPKernelApp.tqdm = "how tqdm recognizes a notebook"
     shell = ZMQInteractiveShell.instance(config=config, user_module=sys.modules["__main__"])
     shell.connect(door)
+    complete_zipped_modules()
     return shell
+
+
+def complete_zipped_modules() -> None:
+    """Makes `import <Tab>` offer what lies in a zip of bytecode, as this runtime's library does.
+
+    IPython's own listing finds only source files in a zip.
+    """
+    import pkgutil
+
+    from IPython.core import completerlib
+
+    listed = completerlib.module_list
+
+    def module_list(path: str) -> list[str]:
+        if path.endswith(".zip"):
+            return [m.name for m in pkgutil.iter_modules([path])]
+        return list(listed(path))
+
+    completerlib.module_list = module_list
