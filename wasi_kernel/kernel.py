@@ -55,6 +55,8 @@ HELP = {
 }
 
 STATUS_EVERY_S = 1.0
+PATIENCE_S = 3.0
+"""How long completion and the like wait for a sandbox that is starting."""
 
 
 class WasiKernel(Kernel):
@@ -207,6 +209,9 @@ class WasiKernel(Kernel):
         }  # fmt: skip
 
         self.sandbox.retry()
+        if (loss := self.sandbox.take_unreported()) is not None:
+            text = f"[wasi-kernel] between cells: {_loss_text(loss)}.\n"
+            self._send("stream", {"name": "stderr", "text": text}, parent)
         if not silent and self.sandbox.state != "ready":
             await self._show_status(parent)
         try:
@@ -276,8 +281,8 @@ class WasiKernel(Kernel):
             kind = "update_display_data" if shown else "display_data"
             self._show_line(kind, _status_text(self.sandbox.status), parent)
             shown = True
-        if shown and self.sandbox.state == "ready":
-            self._show_line("update_display_data", "The sandbox is ready.", parent)
+        if shown:
+            self._send("clear_output", {"wait": False}, parent)
 
     def _show_line(self, kind: str, text: str, parent: dict[str, Any]) -> None:
         content = {
@@ -337,7 +342,7 @@ class WasiKernel(Kernel):
     async def _ask_guest(self, kind: str, content: dict[str, Any]) -> dict[str, Any] | None:
         """The guest's reply, or None if there is no guest that could answer now."""
         parent = self.get_parent("shell")
-        if self.sandbox.state != "ready":
+        if not await self.sandbox.settled(PATIENCE_S) or self.sandbox.state != "ready":
             return None
         try:
             frame = await self.sandbox.request(

@@ -225,6 +225,9 @@ class Sandbox:
         if deadline_s is not None:
             timers.append(self._loop.call_later(deadline_s, self._deadline, timers))
         self._session.retry()
+        if (loss := self._session.take_unreported()) is not None:
+            text = f"[wasi-kernel] between runs: {loss}. All variables are lost\n"
+            result.outputs.append({"type": "stream", "name": "stderr", "text": text})
         try:
             reply = await self._session.request("execute_request", content, on_output=on_output)
         except GuestLost as e:

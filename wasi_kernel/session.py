@@ -95,6 +95,7 @@ class Session:
         self._interrupt_wait: asyncio.Future[None] | None = None
         self._interrupted_early = False
         self._prepared = False
+        self._unreported: GuestLost | None = None
         self.facts: dict[str, Any] = {}
         self.status = Status("starting the sandbox")
         self.on_status: Callable[[Status], None] = lambda _status: None
@@ -137,6 +138,11 @@ class Session:
             assert self._broken is not None  # noqa: S101 - set with the state
             raise self._broken
 
+    def take_unreported(self) -> GuestLost | None:
+        """A loss that nobody was told of, since no request was in progress; given once."""
+        loss, self._unreported = self._unreported, None
+        return loss
+
     def retry(self) -> None:
         """Tries a broken session anew; others are left alone."""
         if self._state == "broken":
@@ -145,6 +151,8 @@ class Session:
 
     async def settled(self, timeout_s: float) -> bool:
         """Waits that long for the session to be ready, broken or closed, or to be interrupted."""
+        if self._state in ("ready", "broken", "closed"):
+            return True
         wait = self._interrupt_wait = self._loop.create_future()
         over = asyncio.ensure_future(self._over())
         try:
@@ -240,6 +248,7 @@ class Session:
     async def restart(self) -> None:
         """Gives the session a new guest."""
         self.stop(GuestLost("WorkerKilled", "restarted"))
+        self._unreported = None
         await self.ready()
 
     async def close(self) -> None:
@@ -375,7 +384,7 @@ class Session:
     def _ended(self) -> None:
         """The worker closed its socket without a word."""
         self._silence()
-        how = self._worker.end()
+        how = self._worker.end(wait_s=0.5)
         ename = "WorkerKilled" if how == "killed by signal 9" else "WorkerFailed"
         self._lost(GuestLost(ename, f"the worker process: {how}"))
 
@@ -388,6 +397,8 @@ class Session:
             if self._failed_boots >= 2:
                 self._break(InstallationError(f"the sandbox does not start: {loss}"))
                 return
+        if self._current is None:
+            self._unreported = loss
         self.generation += 1
         self.status = Status("starting a new sandbox")
         self._replace("starting", "serve")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 
 KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """Host variables that a worker's own loader may need; it gets no other."""
@@ -26,12 +27,21 @@ class Worker:
     def __init__(self, pid: int, requests: socket.socket, control: socket.socket) -> None:
         self.pid, self.requests, self.control = pid, requests, control
 
-    def end(self) -> str:
-        """Kills the process if it still runs, and frees all of it; how it ended, in words."""
+    def end(self, wait_s: float = 0.0) -> str:
+        """Kills the process if it still runs, and frees all of it; how it ended, in words.
+
+        Args:
+            wait_s: How long it may take to end by itself: a process that dies closes its sockets
+                a moment before it can be waited for.
+        """
         self.requests.close()
         self.control.close()
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
+            end = time.monotonic() + wait_s
+            while pid == 0 and time.monotonic() < end:
+                time.sleep(0.001)
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid == 0:
                 os.kill(self.pid, 9)
                 os.waitpid(self.pid, 0)

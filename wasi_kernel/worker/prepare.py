@@ -182,9 +182,11 @@ def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
 class Preparation:
     """Makes a plan, step by step; on the thread that may own guests."""
 
-    def __init__(self, cache: Cache, runtime: Runtime, policy: Policy, progress: Progress) -> None:
+    def __init__(
+        self, cache: Cache, runtime: Runtime, policy: Policy, scratch: Path, progress: Progress
+    ) -> None:
         self._cache, self._runtime, self._policy = cache, runtime, policy
-        self._progress = progress
+        self._scratch, self._progress = scratch, progress
         self._engine: Engine = engines.make_engine(policy.limits.stack_bytes)
 
     def run(self) -> Plan:
@@ -293,11 +295,9 @@ class Preparation:
         if self._cache.load(path) is not None:
             return path
         self._progress("starting Python once, for the base image", None, None)
-        with _scratch() as scratch:
-            folders = preopens(
-                self._runtime, bundle, _without_hosts(self._policy, scratch), None, scratch
-            )
-            self._cache.store(path, lambda new: self._boot(module, folders, new))
+        policy = _without_hosts(self._policy, self._scratch)
+        folders = preopens(self._runtime, bundle, policy, None, self._scratch)
+        self._cache.store(path, lambda new: self._boot(module, folders, new))
         return path
 
     def _boot(self, module: Module, folders: list[Preopen], new: Path) -> dict[str, Any]:
@@ -384,18 +384,3 @@ class _clock_progress:  # noqa: N801 - a context manager, used like a function
             rate = spent / wall if wall > 0 and spent > 0 else engines.cores()
             left = (self._total - spent) / rate
             self._progress(self._what, fraction, left if left > 0 else None)
-
-
-class _scratch:  # noqa: N801 - a context manager, used like a function
-    """A private folder for a guest that only boots."""
-
-    def __enter__(self) -> Path:
-        import tempfile
-
-        self._path = tempfile.mkdtemp(prefix="wasi-kernel-")
-        return Path(self._path)
-
-    def __exit__(self, *exc: object) -> None:
-        import shutil
-
-        shutil.rmtree(self._path, ignore_errors=True)

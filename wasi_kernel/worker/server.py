@@ -57,7 +57,8 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
                 said = {"what": what, "fraction": fraction, "left_s": left_s}
                 link.send_frame(Frame("progress", said))
 
-            prepare.Preparation(cache, runtime, policy, progress).run()
+            scratch = Path(content["scratch"])
+            prepare.Preparation(cache, runtime, policy, scratch, progress).run()
             link.send_frame(Frame("boot_reply", {"status": "ok"}, boot.request))
             return
         server = _server(link, control, cache, policy, runtime, boot)

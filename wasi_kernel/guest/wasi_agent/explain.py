@@ -70,6 +70,11 @@ def explanation(error: BaseException) -> str | None:
     """What to say about `error`, or None if the sandbox has nothing to do with it."""
     if not isinstance(error, CAUSES):
         return None
+    if isinstance(error, PermissionError) and isinstance(error.filename, str):
+        return (
+            "[wasi-kernel] this folder is granted read-only, or not at all; /tmp and the home "
+            "folder can be written, and %wasi shows all grants."
+        )
     said = None
     if isinstance(error, ImportError) and error.name in MISSING:
         said = MISSING[error.name]

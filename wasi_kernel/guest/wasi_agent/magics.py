@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -32,6 +33,18 @@ OTHERS = {
 }
 
 
+LISTINGS = ("ls", "lf", "lk", "ll", "ldir", "lx")
+
+ALIASES = {
+    "cp": "shutil.copy(SOURCE, TARGET)",
+    "mv": "shutil.move(SOURCE, TARGET)",
+    "rm": "os.remove(PATH)",
+    "mkdir": "os.mkdir(PATH)",
+    "rmdir": "os.rmdir(PATH)",
+}
+"""IPython's aliases of programs, and what does the same."""
+
+
 class Table:
     """Rows of (what, value), shown as text or HTML; `to_dict` gives the data."""
 
@@ -58,6 +71,8 @@ class Table:
 
 def mib(count: float) -> str:
     """Bytes, for people."""
+    if count >= 1 << 30:
+        return f"{count / (1 << 30):,.1f} GiB"
     return f"{count / (1 << 20):,.1f} MiB"
 
 
@@ -90,9 +105,8 @@ class WasiMagics(Magics):
         ]
         for k, grant in enumerate(facts.get("grants", [])):
             mode = "read and write" if grant["writable"] else "read only"
-            rows.append(
-                ("grants" if k == 0 else "", f"{grant['guest_path']}  {mode}  {grant['what']}")
-            )
+            shown = f"{grant['guest_path']}, {mode}, {grant['what']}"
+            rows.append(("grants" if k == 0 else "", shown))
         rows += [
             ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
             ("network", "none"),
@@ -126,9 +140,32 @@ def install(shell: ZMQInteractiveShell) -> WasiMagics:
                 shell.register_magic_function(refusal, kind, name)
     for name, text in OTHERS.items():
         shell.register_magic_function(_refusing(text), "line", name)
+    listing: Any = _list_folder
+    printing: Any = _print_files
+    for name in LISTINGS:
+        shell.register_magic_function(listing, "line", name)
+    shell.register_magic_function(printing, "line", "cat")
+    for name, instead in ALIASES.items():
+        text = NO_PROCESSES.format(f"%{name}") + f"; for this one, {instead}"
+        shell.register_magic_function(_refusing(text), "line", name)
     for name in ("less", "more"):
         shell.register_magic_function(_pager(shell), "line", name)
     return magics
+
+
+def _list_folder(line: str) -> None:
+    """List a folder: ``%ls [PATH]``. Folders end in a slash."""
+    path = line.strip() or "."
+    with os.scandir(path) as entries:
+        names = sorted(e.name + "/" * e.is_dir() for e in entries)
+    print("\n".join(names))
+
+
+def _print_files(line: str) -> None:
+    """Print files: ``%cat PATH ...``."""
+    for path in line.split():
+        with open(path, encoding="utf-8", errors="replace") as f:
+            print(f.read(), end="")
 
 
 def _pager(shell: ZMQInteractiveShell) -> Any:

@@ -22,6 +22,8 @@ from traitlets import CBool, Instance, Type, default
 from wasi_agent.explain import explanation
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from wasi_agent.door import Door
 
 NO_PROCESSES = (
@@ -203,6 +205,7 @@ class ZMQInteractiveShell(InteractiveShell):
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Shows the exception that was raised; an awaited cell's cancellation by its cause."""
         etype, value, tb = self._get_exc_info(exc_tuple)
+        cut_own_frames(tb)
         if self.interrupted and etype is not None and issubclass(etype, asyncio.CancelledError):
             value = KeyboardInterrupt().with_traceback(tb)
             exc_tuple = (KeyboardInterrupt, value, tb)
@@ -221,6 +224,17 @@ class ZMQInteractiveShell(InteractiveShell):
         content = {"ename": name, "evalue": text_of(evalue), "traceback": stb}
         self.door.send("error", content)
         self._last_traceback = stb
+
+
+def cut_own_frames(tb: TracebackType | None) -> None:
+    """Ends a traceback where it enters this agent (its input(), its signal handler)."""
+    last = tb
+    while tb is not None:
+        if not str(tb.tb_frame.f_globals.get("__name__", "")).startswith("wasi_agent."):
+            last = tb
+        tb = tb.tb_next
+    if last is not None:
+        last.tb_next = None
 
 
 def text_of(error: object) -> str:
@@ -242,7 +256,20 @@ def make_shell(door: Door) -> ZMQInteractiveShell:
     shell = ZMQInteractiveShell.instance(config=config, user_module=sys.modules["__main__"])
     shell.connect(door)
     complete_zipped_modules()
+    use_interruptible_debugger()
     return shell
+
+
+def use_interruptible_debugger() -> None:
+    """Makes pdb, breakpoint() and %debug end on an interrupt instead of asking again."""
+    import pdb  # noqa: T100 - the module, not a breakpoint
+
+    from IPython.core import debugger
+
+    replaced: Any = (debugger, pdb)
+    for module in replaced:
+        module.Pdb = debugger.InterruptiblePdb
+    pdb.set_trace = debugger.set_trace
 
 
 def complete_zipped_modules() -> None:

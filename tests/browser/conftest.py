@@ -1,0 +1,261 @@
+"""JupyterLab as people have it: a server of our own, and Debian's Chromium looking at it.
+
+One server and one browser serve all tests of a module; each test has its own page and notebook. A
+picture of every page as the test left it goes to `$WASI_KERNEL_SCREENSHOTS`, or else to pytest's
+temporary folder; a failed test's report names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import Error, expect, sync_playwright
+
+from wasi_kernel import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from playwright.sync_api import BrowserContext, Locator, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGS = (
+    "--no-sandbox",  # its own sandbox does not start for root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WAIT_MS = 20_000
+"""How long one step may take: many times what it takes, and well below a test's limit."""
+
+SERVER_S = 60
+"""How long the server may take to start or to end."""
+
+NUMBERED = re.compile(r"\[\d+\]:")
+
+
+class Server:
+    """A running JupyterLab, whose root folder is the notebooks' own.
+
+    Attributes:
+        folder: The notebooks' folder; what the kernels see as `/work`.
+        url: Its address, without a slash at the end.
+        token: What it asks for.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.folder, self.token = home / "notebooks", secrets.token_hex(16)
+        self.folder.mkdir()
+        self._log: list[str] = []
+        self._started = threading.Event()
+        self.url = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"],
+            env=self._environment(home),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self._started.wait(SERVER_S)
+        if not self.url:
+            self.close()
+            pytest.fail("JupyterLab did not start:\n" + "".join(self._log))
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        """Jupyter's folders are our own, so what is installed is found in sys.prefix."""
+        config = home / "config"
+        quiet = config / "lab/user-settings/@jupyterlab/apputils-extension"
+        quiet.mkdir(parents=True)
+        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        settings = {
+            "ServerApp": {"ip": "127.0.0.1", "port": 0, "root_dir": str(self.folder)},
+            "IdentityProvider": {"token": self.token},
+        }
+        (config / "jupyter_lab_config.json").write_text(json.dumps(settings))
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY"))}
+        return inherited | {
+            "JUPYTER_CONFIG_DIR": str(config),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "JUPYTER_PLATFORM_DIRS": "1",
+        }
+
+    def _read_log(self) -> None:
+        for line in self._process.stdout:
+            self._log.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+(?=/)", line):
+                self.url = address[0]
+                self._started.set()
+        self._started.set()  # it has ended
+
+    def close(self) -> None:
+        """Ends it, and its kernels with it."""
+        self._process.terminate()
+        try:
+            self._process.wait(SERVER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        finally:
+            self._reader.join(SERVER_S)
+            self._process.stdout.close()
+
+
+class Notebook:
+    """A notebook open in a page. Cells count from 0."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = page.locator(".jp-NotebookPanel")
+        self.toolbar = self.panel.locator(".jp-NotebookPanel-toolbar")
+        self.status = page.locator("#jp-main-statusbar")
+
+    def wait_until_usable(self) -> None:
+        """Waits for the kernel: before it is there, JupyterLab forgets a cell that is to run."""
+        expect(self.status).to_contain_text("Python (WASI) | Idle")
+
+    def cell(self, index: int) -> Locator:
+        """One code cell."""
+        return self.panel.locator(".jp-CodeCell").nth(index)
+
+    def output(self, index: int) -> Locator:
+        """What one cell shows below its source."""
+        return self.cell(index).locator(".jp-OutputArea-output")
+
+    def prompt(self, index: int) -> Locator:
+        """One cell's `[1]:`."""
+        return self.cell(index).locator(".jp-InputPrompt")
+
+    def edit(self, index: int) -> None:
+        """Puts the cursor at the end of one cell."""
+        self.cell(index).locator(".cm-content").click()
+        self.page.keyboard.press("Control+End")
+
+    def start(self, index: int) -> Locator:
+        """Runs one cell as a user does, and does not wait for it; what it shows."""
+        self.edit(index)
+        self.page.keyboard.press("Shift+Enter")
+        return self.output(index)
+
+    def run(self, index: int) -> Locator:
+        """Runs one cell and waits until it has its number; what it shows."""
+        output = self.start(index)
+        expect(self.prompt(index)).to_have_text(NUMBERED)
+        return output
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab, on a free port."""
+    with Sandbox():  # what takes 40 s the first time is not what these tests wait for
+        pass
+    server = Server(tmp_path_factory.mktemp("jupyterlab"))
+    yield server
+    server.close()
+
+
+# Not for the whole session: while Playwright runs, this thread has a running event loop, in which
+# other tests could not start theirs.
+@pytest.fixture(scope="module")
+def browser(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """Chromium, with the cookies and the cache of one user, who is logged in."""
+    if not CHROMIUM.exists():
+        pytest.fail(
+            f"{CHROMIUM} is missing; install Debian's packages: "
+            "apt-get install -y --no-install-recommends chromium fonts-dejavu-core"
+        )
+    expect.set_options(timeout=WAIT_MS)
+    home = str(tmp_path_factory.mktemp("chromium"))
+    env = os.environ | {"XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS, env=env)
+        context = chromium.new_context(
+            base_url=server.url, viewport={"width": 1280, "height": 1000}
+        )
+        context.set_default_timeout(WAIT_MS)
+        context.request.get(f"/lab?token={server.token}")
+        yield context
+        chromium.close()
+
+
+@pytest.fixture
+def page(server: Server, browser: BrowserContext) -> Iterator[Page]:
+    """An empty page; the kernels that the test starts end with it."""
+    page = browser.new_page()
+    yield page
+    page.close()
+    headers = {"Authorization": f"token {server.token}"}
+    for session in browser.request.get("/api/sessions", headers=headers).json():
+        browser.request.delete(f"/api/sessions/{session['id']}", headers=headers)
+
+
+@pytest.fixture
+def notebook(page: Page) -> Notebook:
+    """The notebook that the page shows, once it shows one."""
+    return Notebook(page)
+
+
+@pytest.fixture
+def open_notebook(server: Server, page: Page, notebook: Notebook, request: pytest.FixtureRequest):
+    """A function: opens a notebook that has these code cells, and waits until it can be used."""
+
+    def open_(*cells: str) -> Notebook:
+        content = new_notebook(cells=[new_code_cell(source) for source in cells])
+        content.metadata["kernelspec"] = {"name": "python-wasi", "display_name": "Python (WASI)"}
+        name = f"{request.node.name}.ipynb"
+        nbformat.write(content, server.folder / name)
+        page.goto(f"/lab/tree/{name}?reset")
+        notebook.wait_until_usable()
+        return notebook
+
+    return open_
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the pictures."""
+    chosen = os.environ.get("WASI_KERNEL_SCREENSHOTS")
+    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def picture_folder(screenshots: Path) -> Path:
+    """Has the folder made for the hook below."""
+    return screenshots
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Takes the picture, before the page is closed."""
+    report = yield
+    page = item.funcargs.get("page")
+    if call.when == "call" and page is not None:
+        path = item.funcargs["picture_folder"] / f"{item.name}.png"
+        with contextlib.suppress(Error):  # a page that hangs has a failure of its own to report
+            page.screenshot(path=path)
+            report.sections.append(("screenshot", str(path)))
+    return report

@@ -1,0 +1,106 @@
+"""Shows what the command line says and with which status it ends: one line, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wasi_kernel import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*argv: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`wasi-kernel` with these arguments."""
+    env = dict(os.environ)
+    if cache is not None:
+        env["WASI_KERNEL_CACHE"] = str(cache)
+    return subprocess.run(
+        [sys.executable, "-m", "wasi_kernel", *argv],
+        capture_output=True, text=True, env=env, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_the_version():
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"wasi-kernel, version {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("-h",)])
+def test_help_names_the_commands(argv: tuple[str, ...]):
+    done = run(*argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: wasi-kernel" in done.stdout
+    assert "prepare" in done.stdout
+
+
+def test_help_of_prepare_names_its_options():
+    done = run("prepare", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: wasi-kernel prepare" in done.stdout
+    assert "--runtime PATH" in done.stdout
+    assert "--quiet" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("prepare", "--nonsense"), "--nonsense"),
+        (("--nonsense",), "--nonsense"),
+        (("nonsense",), "nonsense"),
+        (("prepare", "nonsense"), "nonsense"),
+        (("prepare", "--runtime"), "--runtime"),
+    ],
+)
+def test_a_users_mistake_ends_with_2_and_its_name(argv: tuple[str, ...], named: str):
+    done = run(*argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def broken(tmp_path: Path) -> dict[str, str]:
+    """Paths that name no build, by what is wrong."""
+    (tmp_path / "text.wasm").write_text("not a module")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "garbage.wasm").write_bytes(b"\0asm\1\0\0\0" + b"\xff" * 20)
+    (tmp_path / "module.wasm").write_bytes(b"\0asm\1\0\0\0")  # valid, and nothing in it
+    return {
+        "missing": str(tmp_path / "nowhere"), "text": str(tmp_path / "text.wasm"),
+        "folder": str(tmp_path / "empty"), "garbage": str(tmp_path / "garbage.wasm"),
+        "no python": str(tmp_path / "module.wasm"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["missing", "text", "folder", "garbage", "no python"])
+def test_a_runtime_that_is_none_ends_with_1_and_one_line(tmp_path: Path, what: str):
+    path = broken(tmp_path)[what]
+    done = run("prepare", "--quiet", "--runtime", path, cache=tmp_path / "cache")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("wasi-kernel: ")
+    assert os.path.basename(path) in line
+
+
+def test_a_cache_that_cannot_be_made_ends_with_1_and_one_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    done = run("prepare", "--quiet", cache=tmp_path / "file")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("wasi-kernel: ")
+    assert str(tmp_path / "file") in line
+
+
+def test_preparing_what_is_prepared_says_so(box: object):
+    """`box` is here for its effect: the cache has everything once a sandbox has started."""
+    done = run("prepare")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Ready (")
+    assert run("prepare", "--quiet").stdout == ""

@@ -1,0 +1,370 @@
+"""Shows that what a start needs is made once, kept, and made again when it is not to be trusted.
+
+The interpreters here are a few lines of WebAssembly that say what CPython would say.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from wasmtime import wat2wasm
+
+from wasi_kernel import environments, frames
+from wasi_kernel.caches import Cache
+from wasi_kernel.errors import InstallationError
+from wasi_kernel.frames import Frame
+from wasi_kernel.policy import HOME, MIB, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.runtimes import Runtime
+from wasi_kernel.worker import prepare
+from wasi_kernel.worker.prepare import Capture, Preparation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LIMITS = Limits(stack_bytes=MIB)  # tests run on the main thread, with its usual stack
+POLICY = Policy(limits=LIMITS)
+TRAY_AT, CAPACITY = 131_072, 1 << 20
+
+
+def escaped(data: bytes) -> str:
+    return "".join(f"\\{b:02x}" for b in data)
+
+
+def say(data: bytes, fd: int, at: int) -> tuple[str, str]:
+    """(data segments, code) that write `data` from address `at`."""
+    iov = struct.pack("<II", at + 16, len(data))
+    return (
+        f'(data (i32.const {at}) "{escaped(iov)}") (data (i32.const {at + 16}) "{escaped(data)}")',
+        f"(drop (call $fd_write (i32.const {fd}) (i32.const {at}) (i32.const 1) (i32.const 8)))",
+    )
+
+
+def command(text: bytes = b"python 3.15\n", status: int = 0) -> str:
+    """A command build that prints `text` and exits, whatever it is told to run."""
+    data, code = say(text, 1, 4096)
+    return f"""{data} (func (export "_start") {code} (call $proc_exit (i32.const {status})))"""
+
+
+def reactor(reply: dict[str, Any] | None = None) -> str:
+    """A reactor that prints its version, and answers its boot after naming a tray.
+
+    Told apart by the letter after "import " in the source.
+    """
+    version, print_version = say(b"python 3.15\n", 1, 4096)
+    answer = frames.encode(Frame("boot_reply", {"status": "ok"} if reply is None else reply, 1))
+    booted, print_answer = say(answer, 0, 5120)
+    tray = struct.pack("<III", 0, 1, CAPACITY)
+    iov = struct.pack("<II", TRAY_AT, 32 + CAPACITY)
+    return f"""{version} {booted}
+      (data (i32.const {TRAY_AT}) "{escaped(tray)}") (data (i32.const 16) "{escaped(iov)}")
+      (func (export "host_alloc") (param i32) (result i32) (i32.const 65536))
+      (func (export "shutdown"))
+      (func (export "turn") (param i32 i32) (result i32)
+        (if (i32.eq (i32.load8_u offset=7 (local.get 0)) (i32.const {ord("o")}))
+          (then {print_version}))
+        (if (i32.eq (i32.load8_u offset=7 (local.get 0)) (i32.const {ord("s")}))
+          (then (drop (call $fd_write (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 8)))
+            {print_answer}))
+        (i32.const 0))"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "own")
+
+
+@pytest.fixture(autouse=True)
+def small_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent alone: what else is in a bundle is the business of test_environments.py."""
+    monkeypatch.setattr(environments, "ROOTS", ("comm",))
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, wat: Callable) -> Callable[[str], Runtime]:
+    """A runtime whose module is WebAssembly text."""
+
+    def make(text: str, name: str = "small") -> Runtime:
+        path = tmp_path / f"{name}.wasm"
+        path.write_bytes(wat2wasm(wat(text, pages=20)))
+        return Runtime(name, path, ())
+
+    return make
+
+
+class Steps:
+    """A progress function: notes what was done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def __call__(self, what: str, fraction: float | None, left_s: float | None) -> None:
+        assert fraction is None or 0 <= fraction <= 1
+        assert left_s is None or left_s > 0
+        if what not in self.done:
+            self.done.append(what)
+
+
+COMPILING, AGENT, IMAGE = (
+    "compiling the runtime (once)", "compiling the agent's Python files",
+    "starting Python once, for the base image",
+)  # fmt: skip
+
+
+def made(cache: Cache, runtime: Runtime, policy: Policy = POLICY) -> tuple[prepare.Plan, list[str]]:
+    """(plan, steps that were needed for it)."""
+    steps = Steps()
+    plan = Preparation(cache, runtime, policy, steps).run()
+    assert prepare.find_plan(cache, runtime, policy) == plan
+    return plan, steps.done
+
+
+# -- plans ---------------------------------------------------------------------------------------
+
+
+def test_a_command_build_is_prepared_once(own: Cache, runtime: Callable):
+    build = runtime(command())
+    assert prepare.find_plan(own, build, POLICY) is None
+    plan, steps = made(own, build)
+    assert steps == [COMPILING, AGENT]
+    assert (plan.image, plan.python) == (None, "3.15")
+    assert own.load(plan.module) is not None
+    assert (plan.bundle / "wasi_agent" / "agent.py").is_file()
+    assert made(own, build) == (plan, [])
+
+
+def test_a_reactor_has_an_image_too(own: Cache, runtime: Callable):
+    build = runtime(reactor())
+    plan, steps = made(own, build)
+    assert steps == [COMPILING, AGENT, IMAGE]
+    assert plan.image is not None
+    notes = own.load(plan.image)
+    assert notes is not None
+    assert notes["bytes"] == plan.image.stat().st_size == 20 * 65536
+    assert notes["tray"] == TRAY_AT
+    assert (notes["interrupts"], prepare.words_of(notes)) == (False, {})
+    assert made(own, build) == (plan, [])
+
+
+@pytest.mark.parametrize("part", ["module", "image", "bundle"])
+def test_what_is_gone_is_made_again(own: Cache, runtime: Callable, part: str):
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    own.remove(getattr(plan, part))
+    again, steps = made(own, build)
+    assert again == plan
+    assert {"module": COMPILING, "image": IMAGE, "bundle": AGENT}[part] in steps
+
+
+@pytest.mark.parametrize("part", ["module", "image"])
+def test_what_is_damaged_is_made_again(own: Cache, runtime: Callable, part: str):
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    path = getattr(plan, part)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    again, steps = made(own, build)
+    assert again == plan
+    assert {"module": COMPILING, "image": IMAGE}[part] in steps
+    assert own.load(path) is not None
+
+
+def test_a_plan_that_is_damaged_is_made_again_of_what_is_there(own: Cache, runtime: Callable):
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    (path,) = (p for p in (own.path / "plans").iterdir() if p.suffix != ".seal")
+    path.write_text("other")
+    assert prepare.find_plan(own, build, POLICY) is None
+    assert made(own, build) == (plan, [])
+
+
+def test_another_build_has_another_plan(own: Cache, runtime: Callable):
+    first, second = runtime(reactor(), "a"), runtime(command(b"python 3.14\n"), "b")
+    plan, _ = made(own, first)
+    assert prepare.find_plan(own, second, POLICY) is None
+    other, _ = made(own, second)
+    assert (plan.python, other.python) == ("3.15", "3.14")
+    assert plan.module != other.module
+    assert made(own, first) == (plan, [])
+
+
+def test_a_build_that_was_replaced_is_compiled_again(own: Cache, runtime: Callable):
+    plan, _ = made(own, runtime(command()))
+    other, steps = made(own, runtime(command(b"python 3.16\n")))
+    assert COMPILING in steps
+    assert (other.python, other.module != plan.module) == ("3.16", True)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(limits=LIMITS, preload=("json",)),
+        Policy(limits=LIMITS, grants=(Grant("/h", "/data"),)),
+    ],
+)
+def test_what_an_image_depends_on_makes_another_image(
+    own: Cache, runtime: Callable, policy: Policy
+):
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    other, steps = made(own, build, policy)
+    assert steps == [IMAGE]
+    assert other.image != plan.image
+    assert (other.module, other.bundle) == (plan.module, plan.bundle)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(limits=LIMITS, env={"A": "b"}),
+        Policy(limits=LIMITS, work=False),
+        Policy(limits=Limits(stack_bytes=2 * MIB, message_bytes=1024, output_bytes=1024)),
+    ],
+)
+def test_what_an_image_does_not_depend_on_uses_the_same(
+    own: Cache, runtime: Callable, policy: Policy
+):
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    assert made(own, build, policy) == (plan, [])
+
+
+def test_a_granted_host_folder_is_no_part_of_an_image(
+    own: Cache, runtime: Callable, tmp_path: Path
+):
+    """Its guest path is; what is on the host is not looked at, and need not be there."""
+    build = runtime(reactor())
+    first = Policy(limits=LIMITS, grants=(Grant(str(tmp_path / "nowhere"), "/data", True),))
+    second = Policy(limits=LIMITS, grants=(Grant(str(tmp_path), "/data"),))
+    plan, _ = made(own, build, first)
+    assert made(own, build, second) == (plan, [])
+
+
+def test_the_limits_of_who_prepares_are_no_part_of_an_image(own: Cache, runtime: Callable):
+    """Every session on this machine starts from it: it must have its tray whoever made it."""
+    small = Policy(limits=Limits(stack_bytes=MIB, message_bytes=1024, output_bytes=1024))
+    plan, _ = made(own, runtime(reactor()), small)
+    assert plan.image is not None
+    assert own.load(plan.image)["tray"] == TRAY_AT  # type: ignore[index]
+
+
+def test_two_that_prepare_at_once_make_it_once(own: Cache, runtime: Callable):
+    build = runtime(reactor())
+    results: list[tuple[prepare.Plan, list[str]]] = []
+
+    def job() -> None:
+        steps = Steps()
+        plan = Preparation(Cache(own.path), build, POLICY, steps).run()
+        results.append((plan, steps.done))
+
+    threads = [threading.Thread(target=job) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    plans, steps = zip(*results, strict=True)
+    assert plans[0] == plans[1] == plans[2]
+    assert sum(COMPILING in s for s in steps) == sum(IMAGE in s for s in steps) == 1
+    waiting = "waiting for another process that prepares the same"
+    assert all(s in ([COMPILING, AGENT, IMAGE], [waiting], []) or waiting in s for s in steps)
+
+
+# -- what cannot be used -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (command(b"hello\n"), "no CPython"),
+        (command(b""), "no CPython"),
+        (command(b"python\n"), "no CPython"),
+        (command(b"python 3.15 and more\n"), "no CPython"),
+        (command(b"Traceback: oh\n", status=1), "oh"),
+        ('(func (export "_start") unreachable)', "GuestAborted"),
+        ("", "small"),
+        (reactor({"status": "error", "evalue": "no agent"}), "no agent"),
+        (reactor({}), "the agent does not start"),
+    ],
+)
+def test_a_build_that_is_no_python_is_an_installation_error(
+    own: Cache, runtime: Callable, text: str, reason: str
+):
+    with pytest.raises(InstallationError, match=reason):
+        Preparation(own, runtime(text), POLICY, Steps()).run()
+    assert prepare.find_plan(own, runtime(text), POLICY) is None
+    for name in ("images", "bundles"):
+        assert [p for p in own.folder(name).iterdir() if p.name.startswith(".new-")] == []
+
+
+def test_a_file_that_does_not_compile_is_an_installation_error(own: Cache, tmp_path: Path):
+    (tmp_path / "bad.wasm").write_bytes(b"\0asm\1\0\0\0\xff")
+    build = Runtime("bad", tmp_path / "bad.wasm", ())
+    with pytest.raises(InstallationError, match=r"bad\.wasm"):
+        Preparation(own, build, POLICY, Steps()).run()
+
+
+def test_a_runtime_whose_files_are_gone_has_no_plan(own: Cache, runtime: Callable, tmp_path: Path):
+    build = runtime(command())
+    needed = tmp_path / "needed"
+    needed.touch()
+    whole = Runtime(build.name, build.wasm, (), (needed,))
+    plan, _ = made(own, whole)
+    assert prepare.find_plan(own, whole, POLICY) == plan
+    needed.unlink()
+    assert prepare.find_plan(own, whole, POLICY) is None
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+def test_the_guests_folders_and_their_order(tmp_path: Path):
+    """Images depend on the order: the descriptors of these folders are in memory."""
+    build = Runtime("r", tmp_path, ((tmp_path / "lib", "/usr/local/lib"),))
+    granted = (Grant("/h1", "/data", writable=True), Grant("/h2", "/more/data"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = prepare.preopens(build, tmp_path / "b", Policy(grants=granted), "/notebooks", scratch)
+    assert [(p.guest_path, p.host_path, p.writable) for p in found] == [
+        ("/usr/local/lib", str(tmp_path / "lib"), False),
+        (environments.BUNDLE, str(tmp_path / "b"), False),
+        (TMP, str(scratch / "tmp"), True),
+        (HOME, str(scratch / "home"), True),
+        (WORK, "/notebooks", False),
+        ("/data", "/h1", True),
+        ("/more/data", "/h2", False),
+        ("/", str(scratch / "root"), False),
+    ]
+    for name in ("tmp", "home"):
+        assert (scratch / name).stat().st_mode & 0o777 == 0o700
+    for p in found:
+        assert (scratch / "root" / p.guest_path[1:]).is_dir()
+    assert [p for p in (scratch / "root").rglob("*") if not p.is_dir()] == []
+
+
+def test_without_a_working_folder_work_is_empty_and_read_only(tmp_path: Path):
+    found = prepare.preopens(Runtime("r", tmp_path, ()), tmp_path, Policy(), None, tmp_path)
+    (work,) = (p for p in found if p.guest_path == WORK)
+    assert not work.writable
+    import os
+
+    assert os.listdir(work.host_path) == []
+
+
+# -- capture -------------------------------------------------------------------------------------
+
+
+def test_a_capture_keeps_what_is_said():
+    capture = Capture()
+    assert (capture.text(), capture.reply()) == ("", {})
+    for frame in (
+        Frame("stream", {"name": "stdout", "text": "a"}), Frame("boot_reply", {"n": 1}),
+        Frame("stream", {"name": "stderr", "text": "b"}), Frame("boot_reply", {"n": 2}),
+    ):  # fmt: skip
+        capture.send(frames.encode(frame))
+    assert (capture.text(), capture.reply()) == ("ab", {"n": 2})
+    assert capture.receive() is capture.receive(interruptible=True) is None
+    assert capture.wait(0)
