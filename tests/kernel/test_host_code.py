@@ -23,10 +23,6 @@ def test_files_beside_the_notebook_are_not_imported(start_kernel, tmp_path, as_p
         else:
             (folder / f"{name}.py").write_text(code)
     kernel = start_kernel(cwd=str(folder))
-    assert (
-        kernel.run(
-            "open('socket' + ('/__init__.py' if %r else '.py')).read()[:4]" % as_package
-        ).result
-        == "'open'"
-    )
+    target = "socket/__init__.py" if as_package else "socket.py"
+    assert kernel.run(f"open({target!r}).read()[:4]").result == "'open'"
     assert not seen.exists()

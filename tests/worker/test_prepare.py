@@ -6,7 +6,9 @@ The interpreters here are a few lines of WebAssembly that say what CPython would
 from __future__ import annotations
 
 import struct
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +25,6 @@ from wasi_kernel.worker.prepare import Capture, Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 LIMITS = Limits(stack_bytes=MIB)  # tests run on the main thread, with its usual stack
 POLICY = Policy(limits=LIMITS)
@@ -114,10 +115,16 @@ COMPILING, AGENT, IMAGE = (
 )  # fmt: skip
 
 
+def preparation(cache: Cache, runtime: Runtime, policy: Policy, steps: Steps) -> Preparation:
+    """A preparation with a session's folder of its own."""
+    scratch = tempfile.mkdtemp(dir=cache.path.parent)
+    return Preparation(cache, runtime, policy, Path(scratch), steps)
+
+
 def made(cache: Cache, runtime: Runtime, policy: Policy = POLICY) -> tuple[prepare.Plan, list[str]]:
     """(plan, steps that were needed for it)."""
     steps = Steps()
-    plan = Preparation(cache, runtime, policy, steps).run()
+    plan = preparation(cache, runtime, policy, steps).run()
     assert prepare.find_plan(cache, runtime, policy) == plan
     return plan, steps.done
 
@@ -258,7 +265,7 @@ def test_two_that_prepare_at_once_make_it_once(own: Cache, runtime: Callable):
 
     def job() -> None:
         steps = Steps()
-        plan = Preparation(Cache(own.path), build, POLICY, steps).run()
+        plan = preparation(Cache(own.path), build, POLICY, steps).run()
         results.append((plan, steps.done))
 
     threads = [threading.Thread(target=job) for _ in range(3)]
@@ -294,7 +301,7 @@ def test_a_build_that_is_no_python_is_an_installation_error(
     own: Cache, runtime: Callable, text: str, reason: str
 ):
     with pytest.raises(InstallationError, match=reason):
-        Preparation(own, runtime(text), POLICY, Steps()).run()
+        preparation(own, runtime(text), POLICY, Steps()).run()
     assert prepare.find_plan(own, runtime(text), POLICY) is None
     for name in ("images", "bundles"):
         assert [p for p in own.folder(name).iterdir() if p.name.startswith(".new-")] == []
@@ -304,7 +311,7 @@ def test_a_file_that_does_not_compile_is_an_installation_error(own: Cache, tmp_p
     (tmp_path / "bad.wasm").write_bytes(b"\0asm\1\0\0\0\xff")
     build = Runtime("bad", tmp_path / "bad.wasm", ())
     with pytest.raises(InstallationError, match=r"bad\.wasm"):
-        Preparation(own, build, POLICY, Steps()).run()
+        preparation(own, build, POLICY, Steps()).run()
 
 
 def test_a_runtime_whose_files_are_gone_has_no_plan(own: Cache, runtime: Callable, tmp_path: Path):
