@@ -192,6 +192,12 @@ def test_error_aborts_the_queue(kernel):
     assert kernel.run("[n for n in dir() if n.startswith('ran_')]").result == "[]"
 
 
+def test_what_is_sent_after_the_error_is_not_aborted(kernel):
+    for _ in range(20):
+        assert kernel.run("1/0").content["status"] == "error"
+        assert kernel.run("1").content["status"] == "ok"
+
+
 def test_error_does_not_abort_the_queue_without_stop_on_error(kernel):
     first, behind, _ = _queue(kernel, "raise ValueError('go on')", stop_on_error=False)
     assert kernel.answer(first).content["status"] == "error"

@@ -60,17 +60,11 @@ def test_first_cell_shows_what_is_going_on(waiting_kernel):
     assert len(set(_progress(answer))) >= 1
 
 
-def test_other_requests_do_not_wait(waiting_kernel):
-    ask = waiting_kernel.ask
-    said = ask("complete_request", {"code": "x = zi", "cursor_pos": 6})
+def test_other_requests_do_not_wait_for_it(waiting_kernel):
+    said = waiting_kernel.ask("complete_request", {"code": "x = zi", "cursor_pos": 6})
     assert (said["status"], said["matches"]) == ("ok", [])
     assert (said["cursor_start"], said["cursor_end"]) == (6, 6)
-    said = ask("inspect_request", {"code": "zip", "cursor_pos": 3, "detail_level": 0})
-    assert (said["status"], said["found"]) == ("ok", False)
-    assert ask("is_complete_request", {"code": "1"}) == {"status": "unknown"}
-    assert ask("comm_info_request") == {"status": "ok", "comms": {}}
-    assert ask("interrupt_request", channel="control") == {"status": "ok"}
-    said = ask(
+    said = waiting_kernel.ask(
         "history_request", {"hist_access_type": "tail", "output": False, "raw": True, "n": 1}
     )
     assert said["status"] == "ok"
@@ -117,17 +111,15 @@ def test_both_answered_before_anything_was_made(first_start):
 
 def test_both_become_ready(first_start):
     assert [a.result for a in first_start.answers] == ["'ready'", "'ready'"]
+
+
+def test_what_went_on_is_cleared_before_the_cell_s_own_output(first_start):
     for answer in first_start.answers:
         texts = _progress(answer)
-        assert len(texts) >= 2
-        assert texts[-1] == "The sandbox is ready."
-        assert all(text.endswith("...") for text in texts[:-1])
-        kinds = [kind for kind, _ in answer.flow]
-        assert kinds == [
-            "display_data",
-            *["update_display_data"] * (len(texts) - 1),
-            "execute_result",
-        ]
+        assert texts
+        assert all(text.endswith("...") for text in texts)
+        kinds = ["display_data", *["update_display_data"] * (len(texts) - 1), "clear_output"]
+        assert answer.kinds == ["busy", "execute_input", *kinds, "execute_result", "idle"]
 
 
 def test_one_of_them_waited_for_the_other(first_start):
@@ -212,6 +204,10 @@ def test_bad_runtime_is_one_clear_error_in_each_cell(start_kernel, tmp_path, bad
         assert answer.kinds[-1] == "idle"
     said = kernel.ask("complete_request", {"code": "zi", "cursor_pos": 2})
     assert (said["status"], said["matches"]) == ("ok", [])
+    said = kernel.ask("inspect_request", {"code": "zip", "cursor_pos": 3, "detail_level": 0})
+    assert (said["status"], said["found"]) == ("ok", False)
+    assert kernel.ask("is_complete_request", {"code": "1"}) == {"status": "unknown"}
+    assert kernel.ask("comm_info_request") == {"status": "ok", "comms": {}}
     assert kernel.ask("kernel_info_request")["status"] == "ok"
     assert kernel.pid == pid
     assert kernel.manager.is_alive()

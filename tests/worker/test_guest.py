@@ -410,9 +410,10 @@ def test_what_was_printed_before_an_image_is_not_printed_again(
     path = tmp_path / "image"
     path.touch()
     first, second = open_guest(), open_guest()
-    first.memory.write(65_536, b"".join(n.to_bytes(4, "little") for n in (0, 1, 100, 5, 0)))
+    first.memory.write(65_536, b"".join(n.to_bytes(4, "little") for n in (0, 1, 100, 0, 0)))
+    first.door.adopt(65_536)
     first.memory.write(65_536 + 32, b"hello")
-    first.door.tray = 65_536
+    first.memory.u32(65_536 + 12).value = 5
     notes = first.guest.save_image(path)
     assert first.kernel.text() == "hello"
     second.guest.restore_image(path, notes)

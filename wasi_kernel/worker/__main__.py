@@ -11,7 +11,6 @@ import contextlib
 import faulthandler
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from wasi_kernel import frames
 from wasi_kernel.frames import Frame
-from wasi_kernel.worker.link import Link, LinkClosedError
+from wasi_kernel.worker.link import Link, LinkClosedError, readable
 
 if TYPE_CHECKING:
     from wasi_kernel.worker.server import Server
@@ -60,8 +59,7 @@ class Control:
         while not self._ended:
             due = self._due_s
             timeout = None if due is None else max(0.0, due - time.monotonic())
-            waiting = [self._socket.fileno(), self._wake_read]
-            ready, _, _ = select.select(waiting, [], [], timeout)
+            ready = readable([self._socket.fileno(), self._wake_read], timeout)
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
             if due is not None and time.monotonic() >= due:

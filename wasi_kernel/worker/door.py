@@ -33,14 +33,24 @@ if TYPE_CHECKING:
 SUCCESS, EFAULT, EINTR, EINVAL, EIO, ENOTSUP = 0, 21, 27, 28, 29, 58  # WASI preview 1
 TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4  # door commands
 TRAY_HEAD = 32
+TRAY_MARK = struct.pack("<II", 0, TRAY)
+
+PIECE_BYTES = 1 << 20
+"""The most text that one stream frame carries."""
+
 INTERVAL_S, LINE_S = 0.05, 0.01
 MAX_IOVECS = 1024
 MAX_SUBSCRIPTIONS = 4096
 
-# Which frame types a guest may send; the rest is said by the worker or the kernel.
-REPLIES = frozenset(t for t in frames.TYPES if t.endswith("_reply")) - {
-    "input_reply", "interrupt_reply", "info_reply",
-}  # fmt: skip
+ANSWERS = {
+    **{t: t.replace("_request", "_reply") for t in frames.TYPES if t.endswith("_request")},
+    **dict.fromkeys(("comm_open", "comm_msg", "comm_close"), "comm_reply"),
+}
+"""Which reply a guest may give to which request."""
+
+REPLIES = frozenset(ANSWERS.values()) - {"input_reply", "interrupt_reply", "info_reply"}
+"""The replies that a guest may give at all."""
+
 OUTPUT = frozenset({
     "stream", "display_data", "update_display_data", "execute_result", "error", "clear_output",
     "comm_open", "comm_msg", "comm_close",
@@ -86,11 +96,12 @@ class Door:
         self._inbound = b""
         self._waiting_input = False
         self._lock = threading.Lock()
-        self._taken = 0
+        self._taken = self._capacity = 0
         self._stream = "stdout"
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
         self._sent = 0
         self._noticed = False
+        self._answer = ""
         self._last_s = 0.0
         self.tray = 0
         self.request = 0
@@ -105,22 +116,32 @@ class Door:
         """Names the memory that pointers mean."""
         self._memory = memory
 
+    def detach(self) -> None:
+        """The memory is about to be freed: nothing reads or writes it from here on."""
+        with self._lock:
+            self._memory = None
+
     def adopt(self, tray: int) -> None:
         """Names the tray of a guest that comes from an image."""
-        self.tray = tray
-        if self._memory is not None:
+        if self._memory is not None and tray:
+            self.tray = tray
+            self._capacity = self._memory.u32(tray + 8).value
             self._taken = self._memory.u32(tray + 12).value
 
     def begin(self, frame: Frame) -> None:
         """Puts a request before the guest; a new turn begins."""
         self._inbound = frames.encode(frame)
         self.request, self.answered = frame.request, False
+        self._answer = ANSWERS[frame.type]
         self._sent, self._noticed = 0, False
         self._waiting_input = False
 
     def end(self) -> None:
         """The turn is over: the rest of its text goes out, unread input is forgotten."""
-        self.drain()
+        with self._lock:
+            self._drain()
+            for name in ("stdout", "stderr"):
+                self._text(name, b"", final=True)
         self._inbound, self.request = b"", 0
 
     # -- text --------------------------------------------------------------------------------
@@ -135,11 +156,10 @@ class Door:
         if memory is None or not tray:
             return
         try:
-            capacity = memory.u32(tray + 8).value
             memory.u32(tray + 16).value = 0
             written = memory.u32(tray + 12).value
-            if written > capacity or written < self._taken:
-                self._taken = min(written, capacity)  # a guest that plays with its own tray
+            if written > self._capacity or written < self._taken:
+                self._taken = min(written, self._capacity)  # a guest that plays with its tray
                 return
             if written == self._taken:
                 return
@@ -150,23 +170,24 @@ class Door:
         self._taken = written
         self._text(self._stream, data)
 
-    def _text(self, name: str, data: bytes) -> None:
+    def _text(self, name: str, data: bytes, *, final: bool = False) -> None:
         decoder = self._decoders.get(name)
         if decoder is None:
             decoder = self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
-        text = decoder.decode(data)
-        if text:
-            self._last_s = time.monotonic()
-            frame = Frame("stream", {"name": name, "text": text}, self.request)
-            self._output(frames.encode(frame))
+        for at in range(0, max(len(data), 1), PIECE_BYTES):
+            piece = data[at : at + PIECE_BYTES]
+            text = decoder.decode(piece, final and at + PIECE_BYTES >= len(data))
+            if text:
+                self._last_s = time.monotonic()
+                frame = Frame("stream", {"name": name, "text": text}, self.request)
+                self._output(frames.encode(frame))
 
     def _output(self, data: bytes) -> None:
         """Sends a frame that shows something, within the cell's allowance."""
         self._sent += len(data)
         if self._sent <= self._output_bytes:
             self._link.send(data)
-        elif not self._noticed:
-            self._noticed = True
+        else:
             self._notice(
                 f"output limit reached: this cell sent more than {self._output_bytes >> 20} MiB; "
                 "it goes on, but what it shows from here on is dropped "
@@ -174,6 +195,10 @@ class Door:
             )
 
     def _notice(self, text: str) -> None:
+        """Says once in a turn that something is dropped."""
+        if self._noticed:
+            return
+        self._noticed = True
         content = {"name": "stderr", "text": f"\n[wasi-kernel] {text}\n"}
         self._link.send(frames.encode(Frame("stream", content, self.request)))
 
@@ -189,6 +214,9 @@ class Door:
                 return EINVAL
             vectors = struct.unpack(f"<{2 * count}I", memory.read(iovs, 8 * count))
             total = sum(vectors[1::2])
+            if fd == 0 and self._names_tray(memory, *vectors[:2]):
+                memory.u32(out).value = total
+                return SUCCESS
             if fd == 0 and total > self._message_bytes:
                 return self._too_large(memory, total, out)
             if total > memory.size():
@@ -199,7 +227,7 @@ class Door:
                 if fd != 0:
                     self._drain()
                     self._text("stdout" if fd == 1 else "stderr", data)
-                elif not self._from_guest(memory, vectors[0], data):
+                elif not self._from_guest(memory, data):
                     return EINVAL
             memory.u32(out).value = total
         except OutOfBoundsError:
@@ -207,7 +235,8 @@ class Door:
         return SUCCESS
 
     def _too_large(self, memory: LinearMemory, total: int, out: int) -> int:
-        self._drain()
+        with self._lock:
+            self._drain()
         self._notice(
             f"a message of {total >> 20} MiB was dropped: at most {self._message_bytes >> 20} MiB "
             "(limits.message_bytes in the policy)"
@@ -215,7 +244,7 @@ class Door:
         memory.u32(out).value = total
         return SUCCESS
 
-    def _from_guest(self, memory: LinearMemory, at: int, data: bytes) -> bool:
+    def _from_guest(self, memory: LinearMemory, data: bytes) -> bool:
         """Handles one write on fd 0; False if it is neither a frame nor a command."""
         if len(data) == 1:
             if self.calibration is None:
@@ -223,14 +252,14 @@ class Door:
             self.calibration.flags_are_up(memory)
             return True
         if len(data) >= 8 and data[:4] == b"\0\0\0\0":
-            return self._command(memory, at, data)
+            return self._command(memory, data)
         if len(data) < frames.HEAD_BYTES:
             return False
         try:
             size, kind, request = frames.peek(data)
         except frames.FrameError:
             return False
-        if size != len(data) or request > 0xFFFFFFFF:
+        if size != len(data) or not _readable(data):
             return False
         self._drain()
         if kind in OUTPUT:
@@ -247,20 +276,32 @@ class Door:
             return False
         if kind == "input_request":
             self._waiting_input = True
-        elif kind in REPLIES:
+            self._sent += len(data)
+            if self._sent > self._output_bytes:
+                self._inbound = frames.encode(Frame("input_reply", {"value": "\x04"}, request))
+                self._waiting_input = False
+                return True
+        elif kind == self._answer and kind in REPLIES:
             self.answered, self._waiting_input = True, False
         else:
             return False
         self._link.send(data)
         return True
 
-    def _command(self, memory: LinearMemory, at: int, data: bytes) -> bool:
+    def _names_tray(self, memory: LinearMemory, at: int, length: int) -> bool:
+        """Is this write the agent's tray, which is thereby known? Nothing of it is copied."""
+        if length <= TRAY_HEAD or memory.read(at, 8) != TRAY_MARK:
+            return False
+        memory.address(at, length)
+        if memory.u32(at + 8).value != length - TRAY_HEAD:
+            return False
+        with self._lock:
+            self.tray, self._taken, self._capacity = at, 0, length - TRAY_HEAD
+        return True
+
+    def _command(self, memory: LinearMemory, data: bytes) -> bool:
         command = int.from_bytes(data[4:8], "little")
-        if command == TRAY:
-            if len(data) <= TRAY_HEAD or memory.u32(at + 8).value != len(data) - TRAY_HEAD:
-                return False
-            self.tray, self._taken = at, 0
-        elif command == NUDGE:
+        if command == NUDGE:
             # A line's newline is often a write of its own: wait a moment for the rest.
             due = max(self._last_s + INTERVAL_S, time.monotonic() + LINE_S)
             self.arm(due)
@@ -371,3 +412,12 @@ class Door:
             now = time.time_ns() if clock == 0 else self.monotonic_ns()
             timeout = max(0, timeout - now)
         return timeout / 1e9
+
+
+def _readable(data: bytes) -> bool:
+    """Could the kernel read this frame? What it could not would end the session."""
+    try:
+        frames.decode(data)
+    except frames.FrameError:
+        return False
+    return True

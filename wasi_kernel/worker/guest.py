@@ -15,7 +15,7 @@ from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.worker import images
 from wasi_kernel.worker.interrupts import Interrupter
-from wasi_kernel.worker.memory import LinearMemory
+from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
 
 if TYPE_CHECKING:
@@ -103,12 +103,14 @@ class Guest:
             self._store.set_wasi(wasi)
             self._store.set_limits(memory_size=limits.memory_bytes)
             self._switchboard = Switchboard(engine, cache, self._store, module, self._host)
-        except WasmtimeError as e:
+            self.memory = LinearMemory(self._store, self._switchboard.memory)
+            door.attach(self.memory)
+            self._clock_origin_ns = self._calibrate_clock()
+        except (WasmtimeError, KeyError, UnicodeError) as e:
             self._store.close()
-            raise InstallationError(f"the guest cannot start: {str(e).splitlines()[0]}") from e
-        self.memory = LinearMemory(self._store, self._switchboard.memory)
-        door.attach(self.memory)
-        self._clock_origin_ns = self._calibrate_clock()
+            reason = (str(e).splitlines() or [repr(e)])[0]
+            what = "it lacks " if isinstance(e, KeyError) else ""
+            raise InstallationError(f"the guest cannot start: {what}{reason}") from e
         door.monotonic_ns = self.monotonic_ns
 
     # -- clocks ------------------------------------------------------------------------------
@@ -164,7 +166,12 @@ class Guest:
         """
         data = source.encode()
         at = self._call("host_alloc", len(data)) & 0xFFFFFFFF
-        self.memory.write(at, data)
+        if at == 0:
+            raise GuestLost("MemoryLimitExceeded", "no memory for a turn")
+        try:
+            self.memory.write(at, data)
+        except OutOfBoundsError:
+            raise GuestLost("GuestDesynchronized", "a turn's place lies outside memory") from None
         status = self._call("turn", at, len(data))
         if status == -1:
             raise GuestLost("GuestDesynchronized", "the interpreter did not take the turn")
@@ -181,7 +188,10 @@ class Guest:
         return 0
 
     def _call(self, export: str, *args: int) -> int:
-        func: Any = self._switchboard.exports[export]
+        try:
+            func: Any = self._switchboard.exports[export]
+        except KeyError:
+            raise InstallationError(f"this module is no CPython: it lacks {export}") from None
         try:
             result = func(self._store, *args)
         except (Trap, WasmtimeError) as e:
@@ -213,6 +223,7 @@ class Guest:
         """Frees the instance. Interrupts that come later do nothing."""
         if self._interrupter is not None:
             self._interrupter.close()
+        self.door.detach()
         self._store.close()
 
 

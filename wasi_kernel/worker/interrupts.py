@@ -15,6 +15,7 @@ would corrupt the guest.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -177,7 +178,9 @@ class Interrupter:
     def withdraw(self) -> None:
         """Clears the flags of an interrupt that came when nothing ran any more."""
         with self._lock:
-            if self._open:
+            if not self._open:
+                return
+            with contextlib.suppress(OutOfBoundsError):
                 for at, bits in self._words.items():
                     self._memory.u32(at).value &= ~bits & 0xFFFFFFFF
 

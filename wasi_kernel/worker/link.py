@@ -8,6 +8,7 @@ guest that waits.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 
 class LinkClosedError(Exception):
     """The kernel process is gone or wants this worker gone: end."""
+
+
+def readable(fds: list[int], timeout_s: float | None) -> list[int]:
+    """Which of the descriptors can be read without waiting; waits that long for the first.
+
+    poll, not select: this process may have inherited numbers of 1024 and more.
+    """
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    timeout_ms = None if timeout_s is None else math.ceil(1000 * timeout_s)
+    return [fd for fd, _ in poll.poll(timeout_ms)]
 
 
 class Link:
@@ -77,8 +90,7 @@ class Link:
             if interruptible:
                 if self.interrupted:
                     return None
-                waiting = [self._socket.fileno(), self._wake_read]
-                ready, _, _ = select.select(waiting, [], [])
+                ready = readable([self._socket.fileno(), self._wake_read], None)
                 if self._wake_read in ready:
                     self._drain_wake()
                     continue
@@ -98,8 +110,7 @@ class Link:
             left = end - time.monotonic()
             if left <= 0:
                 return True
-            ready, _, _ = select.select([self._wake_read], [], [], min(left, 3600))
-            if ready:
+            if readable([self._wake_read], min(left, 3600)):
                 self._drain_wake()
         return False
 

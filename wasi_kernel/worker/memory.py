@@ -44,6 +44,8 @@ class LinearMemory:
         Raises:
             OutOfBoundsError: They are not all inside.
         """
+        if at < 0 or length < 0:
+            raise OutOfBoundsError
         if at + length > self._known and at + length > self.size():
             raise OutOfBoundsError
         return self.base + at

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_kernel import environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, TMP, WORK, Policy
+from wasi_kernel.policy import HOME, TMP, WORK, Limits, Policy
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
@@ -248,12 +248,12 @@ class Preparation:
         self, module: Module, folders: list[Preopen], code: str, finder: Finder | None = None
     ) -> tuple[Guest, Capture]:
         capture = Capture()
-        limit = self._policy.limits.message_bytes
-        door = Door(capture, output_bytes=limit, message_bytes=limit)
+        limits = Limits()  # an image is for every policy with its folders, whatever its limits
+        door = Door(capture, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
         door.calibration = finder
         guest = Guest(
             self._engine, self._cache, module, door,
-            preopens=folders, env=ENV, argv=[ARGV0, "-c", code], limits=self._policy.limits,
+            preopens=folders, env=ENV, argv=[ARGV0, "-c", code], limits=limits,
         )  # fmt: skip
         return guest, capture
 
@@ -262,7 +262,7 @@ class Preparation:
         guest, capture = self._guest(module, folders, code)
         try:
             status = guest.turn(code) if is_reactor(module) else guest.run_command()
-        except GuestLost as e:
+        except (GuestLost, InstallationError) as e:
             raise InstallationError(f"{self._runtime.name} does not run: {e}") from e
         finally:
             guest.door.drain()

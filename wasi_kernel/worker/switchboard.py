@@ -80,11 +80,7 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
     """The module that decides, call by call, between the native WASI and the host."""
     imports, funcs = [], []
     for name, sig, n in calls:
-        native, host, args = (
-            f"(call ${name} {_args(n)})",
-            f"(call $host_{name} {_args(n)})",
-            _args(n),
-        )
+        native, host = f"(call ${name} {_args(n)})", f"(call $host_{name} {_args(n)})"
         imported = [f'(import "{WASI}" "{name}" (func ${name}{sig}))']
         ours = f'(import "host" "{name}" (func $host_{name}{sig}))'
         standard = "(i32.lt_u (local.get 0) (i32.const 3))"
@@ -95,9 +91,12 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         elif name in STANDARD_FDS:
             imported.append(ours)
             if name == "fd_read":
-                native = _short_read(args)
-            body = f"(if (result i32) {standard} (then {host}) (else {native}))"
+                body = f"(if {standard} (then (return {host}))) {_short_read()}"
+            else:
+                body = f"(if (result i32) {standard} (then {host}) (else {native}))"
         elif name in REFUSED_FDS:
+            if name == "fd_renumber":
+                standard = f"(i32.or {standard} (i32.lt_u (local.get 1) (i32.const 3)))"
             body = f"(if (result i32) {standard} (then (i32.const {EPERM})) (else {native}))"
         elif name == "fd_readdir":
             body = _clean_readdir(native)
@@ -115,41 +114,54 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
     return "(module " + "\n".join(imports) + head + "\n".join(funcs) + ")"
 
 
-def _short_read(args: str) -> str:
-    """fd_read with the first buffer cut to READ_BYTES while the native call runs.
+def _short_read() -> str:
+    """fd_read that never asks for more than READ_BYTES at once, in the first buffer with room.
 
-    Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the length's address and value.
+    Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the first buffer's length, where
+    it stands and what it is; 6 is the errno.
     """
-    return f"""(block (result i32)
+    return f"""(block $skipped (loop $skip
+        (br_if $skipped (i32.le_u (local.get 2) (i32.const 1)))
+        (br_if $skipped (i32.load offset=4 (local.get 1)))
+        (local.set 1 (i32.add (local.get 1) (i32.const 8)))
+        (local.set 2 (i32.sub (local.get 2) (i32.const 1)))
+        (br $skip)))
+      (if (i32.gt_u (local.get 2) (i32.const 1)) (then
+        (if (i32.gt_u (i32.load offset=12 (local.get 1)) (i32.const {READ_BYTES}))
+          (then (local.set 2 (i32.const 1))))))
+      (if (i32.eqz (local.get 2)) (then (return (call $fd_read {_args(4)}))))
       (local.set 4 (i32.add (local.get 1) (i32.const 4)))
-      (if (result i32) (i32.eqz (local.get 2)) (then (call $fd_read {args})) (else
-        (local.set 5 (i32.load (local.get 4)))
-        (if (result i32) (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
-          (then (call $fd_read {args}))
-          (else
-            (i32.store (local.get 4) (i32.const {READ_BYTES}))
-            (local.set 6 (call $fd_read (local.get 0) (local.get 1) (i32.const 1) (local.get 3)))
-            (i32.store (local.get 4) (local.get 5))
-            (local.get 6))))))"""
+      (local.set 5 (i32.load (local.get 4)))
+      (if (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
+        (then (return (call $fd_read {_args(4)}))))
+      (i32.store (local.get 4) (i32.const {READ_BYTES}))
+      (local.set 6 (call $fd_read (local.get 0) (local.get 1) (i32.const 1) (local.get 3)))
+      (i32.store (local.get 4) (local.get 5))
+      (local.get 6)"""
 
 
 def _clean_readdir(native: str) -> str:
-    """fd_readdir with the three padding bytes of every whole entry set to zero.
+    """fd_readdir with the three padding bytes of every entry set to zero, of a cut one too.
 
     An entry is d_next u64, d_ino u64, d_namlen u32, d_type u8, padding, then the name. Parameters
     0-4 are fd, buf, buf_len, cookie, out; locals 5 errno, 6 the entry's address, 7 the end.
     """
+    pads = "".join(
+        f"""(br_if $done (i32.gt_u (i32.add (local.get 6) (i32.const {at + 1})) (local.get 7)))
+          (i32.store8 offset={at} (local.get 6) (i32.const 0))
+          """
+        for at in (21, 22, 23)
+    )
     return f"""(local.set 5 {native})
       (if (i32.eqz (local.get 5)) (then
         (local.set 6 (local.get 1))
         (local.set 7 (i32.add (local.get 1) (i32.load (local.get 4))))
         (block $done (loop $next
-          (br_if $done (i32.gt_u (i32.add (local.get 6) (i32.const 24)) (local.get 7)))
-          (i32.store8 offset=21 (local.get 6) (i32.const 0))
-          (i32.store16 offset=22 align=1 (local.get 6) (i32.const 0))
+          {pads}
+          (br_if $done (i32.gt_u (i32.load offset=16 (local.get 6))
+                                 (i32.sub (local.get 7) (local.get 6))))
           (local.set 6 (i32.add (i32.add (local.get 6) (i32.const 24))
                                 (i32.load offset=16 (local.get 6))))
-          (br_if $done (i32.lt_u (local.get 6) (local.get 1)))
           (br $next)))))
       (local.get 5)"""
 
