@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 ENV = "WASI_KERNEL_CACHE"
 """Environment variable that names another cache folder."""
 
+IN_USE_S = 3600
+"""How long a sweep takes what was used, or is being made, to be in use still."""
+
+_NEW = ".new-"
+"""How the name of what is not whole yet begins."""
+
 
 def default_path() -> Path:
     """Where the cache is: `$WASI_KERNEL_CACHE`, else the platform's own place."""
     if os.environ.get(ENV):
-        return Path(os.environ[ENV]).expanduser().absolute()
+        return Path(os.path.expanduser(os.environ[ENV])).absolute()
     if sys.platform == "linux":  # the same place, without 20 ms of imports on the start path
         base = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
         return Path(base) / "wasi-kernel"
@@ -102,7 +108,8 @@ class Cache:
     def load(self, path: Path) -> dict[str, Any] | None:
         """The notes sealed with the file at `path`, or None: not there, or not to be trusted.
 
-        A file that is not what its seal says is removed, so that it is made again.
+        A file that is not what its seal says is removed, so that it is made again. One that is
+        given out counts as used now (see `sweep`).
         """
         try:
             seal = json.loads(_read_own(_seal_path(path)))
@@ -119,9 +126,11 @@ class Cache:
                 raise TypeError("notes are no object")  # noqa: TRY301 - below
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             self.remove(path)
             return None
+        with contextlib.suppress(OSError):
+            os.utime(_seal_path(path))  # the seal's: the file's own mtime is part of what is sealed
         return notes
 
     def store(self, path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
@@ -132,7 +141,7 @@ class Cache:
         import shutil
         import tempfile
 
-        fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # created 0600
+        fd, name = tempfile.mkstemp(prefix=_NEW, dir=path.parent)  # created 0600
         os.close(fd)
         new = Path(name)
         try:
@@ -150,20 +159,15 @@ class Cache:
 
     def remove(self, path: Path) -> None:
         """Removes the file or folder at `path` and its seal; it need not be there."""
-        import shutil
-
-        _seal_path(path).unlink(missing_ok=True)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        for each in (_seal_path(path), path):
+            _discard(each)
 
     def make_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
         """Makes the folder at `path` whole or not at all: `fill` fills a new folder beside it."""
         import shutil
         import tempfile
 
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))  # created 0700
+        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=path.parent))  # created 0700
         try:
             fill(new)
             if path.exists() or path.is_symlink():
@@ -188,16 +192,39 @@ class Cache:
         return digest
 
     def sweep(self, name: str, keep: int) -> None:
-        """Removes all but the `keep` most recently used entries of the folder `name`."""
-        entries = [p for p in self.folder(name).iterdir() if not p.name.endswith(".seal")]
-        entries.sort(key=lambda p: p.lstat().st_mtime, reverse=True)
-        for path in entries[keep:]:
-            if time.time() - path.lstat().st_mtime > 3600:  # in use for sure for a while
+        """Removes all but the `keep` most recently used entries of the folder `name`.
+
+        What was used within the last hour stays. What a killed process left half made is no
+        entry; it goes after an hour.
+        """
+        found = [p for p in self.folder(name).iterdir() if not p.name.endswith(".seal")]
+        half_made = [p for p in found if p.name.startswith(_NEW)]
+        entries = sorted(set(found) - set(half_made), key=_used_s, reverse=True)
+        for path in (*half_made, *entries[keep:]):
+            if time.time() - _used_s(path) > IN_USE_S:
                 self.remove(path)
 
 
 def _seal_path(path: Path) -> Path:
     return path.with_name(path.name + ".seal")
+
+
+def _used_s(path: Path) -> float:
+    """When the entry at `path` was made or last given out (`load`); 0 if it is gone meanwhile."""
+    for mark in (_seal_path(path), path):
+        with contextlib.suppress(OSError):
+            return mark.lstat().st_mtime
+    return 0.0
+
+
+def _discard(path: Path) -> None:
+    """Removes the file, link or folder at `path`, if there is one."""
+    import shutil
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _identity(state: os.stat_result) -> list[int]:
@@ -221,7 +248,7 @@ def _read_own(path: Path) -> bytes:
 def _write_new(path: Path, data: bytes) -> None:
     import tempfile
 
-    fd, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    fd, name = tempfile.mkstemp(prefix=_NEW, dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)

@@ -126,9 +126,15 @@ def encode(frame: Frame) -> bytes:
 def jsonable(value: Any, depth: int = 200) -> Any:
     """`value` with everything that JSON cannot say replaced by its text.
 
-    NaN and the infinities become their names, as ipykernel sends them; other objects, and what
-    lies deeper than `depth` levels, become their `repr`.
+    NaN and the infinities become their names, as ipykernel sends them; other objects become their
+    `repr`. A container that lies deeper than `depth` levels, or in itself, becomes "[...]" or
+    "{...}".
     """
+    return _jsonable(value, depth, set())
+
+
+def _jsonable(value: Any, depth: int, path: set[int]) -> Any:
+    """`jsonable` for what lies in the containers whose ids are in `path`."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -137,13 +143,18 @@ def jsonable(value: Any, depth: int = 200) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else repr(float(value))
-    if depth == 0:
-        return repr(value)[:200]
+    if not isinstance(value, (dict, list, tuple, set, frozenset)):
+        return repr(value)
+    if depth == 0 or id(value) in path:  # no repr, which may be as deep, or as long, as it likes
+        return "{...}" if isinstance(value, dict) else "[...]"
+    path.add(id(value))
+    found: Any
     if isinstance(value, dict):
-        return {str(k): jsonable(v, depth - 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(v, depth - 1) for v in value]
-    return repr(value)
+        found = {str(k): _jsonable(v, depth - 1, path) for k, v in value.items()}
+    else:
+        found = [_jsonable(v, depth - 1, path) for v in value]
+    path.discard(id(value))
+    return found
 
 
 def peek(head: bytes | memoryview) -> tuple[int, str, int]:
@@ -179,7 +190,7 @@ def decode(data: bytes | memoryview) -> Frame:
     if at + header + sum(lengths) != total:
         raise FrameError(f"{kind}: lengths do not add up")
     try:
-        body = json.loads(bytes(data[at : at + header]), parse_constant=str)
+        body = _read(bytes(data[at : at + header]))
     except (ValueError, RecursionError) as e:
         raise FrameError(f"{kind}: not JSON: {e}") from None
     if not isinstance(body, dict):
@@ -193,6 +204,37 @@ def decode(data: bytes | memoryview) -> Frame:
         buffers.append(bytes(data[at : at + length]))
         at += length
     return Frame(kind, content, request, metadata, tuple(buffers))
+
+
+def _read(text: bytes) -> Any:
+    """What the JSON `text` says; a number that no float can hold, such as 1e999, is its text."""
+    body = json.loads(text, parse_constant=str)
+    if _has_infinity(body):
+        body = json.loads(text, parse_constant=str, parse_float=_finite)
+    return body
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _has_infinity(body: Any) -> bool:
+    """Is there an infinity in what was read?
+
+    Measured with 500,000 floats (CPython 3.11): 17 ms, where `_finite` in each reading takes 47.
+    """
+    pending = [[body]]
+    while pending:
+        values = pending.pop()
+        for value in values.values() if isinstance(values, dict) else values:
+            kind = type(value)
+            if kind is float:
+                if math.isinf(value):
+                    return True
+            elif kind is dict or kind is list:
+                pending.append(value)
+    return False
 
 
 class Decoder:

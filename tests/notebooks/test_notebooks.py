@@ -46,7 +46,7 @@ SHOWN: dict[str, dict[str, dict[str, str]]] = {
         "await": {"stdout": r"^waited 0\.6 s in "},
         "progress": {"stderr": r"fits: 100%\|█+\| 200/200 ", "text/plain": r"(?m)^count +200\.0"},
         "error": {"stdout": "2.908", "error": "^IndexError: .*out-of-bounds"},
-        "wasi": {"text/plain": "/work +read only", "text/html": "<table"},
+        "wasi": {"text/plain": "/work, read only", "text/html": "<table"},
         "refuse": {"stdout": r"(?m)^read the table +worked +\d+\n(.* refused .*\n){9}\Z"},
         "explain": {"error": r"(?s)^RuntimeError: .*\[wasi-kernel\] there are no threads here"},
         "shell": {"stderr": "UsageError: .*no processes in the sandbox"},

@@ -251,10 +251,13 @@ class Preparation:
         limits = Limits()  # an image is for every policy with its folders, whatever its limits
         door = Door(capture, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
         door.calibration = finder
-        guest = Guest(
-            self._engine, self._cache, module, door,
-            preopens=folders, env=ENV, argv=[ARGV0, "-c", code], limits=limits,
-        )  # fmt: skip
+        try:
+            guest = Guest(
+                self._engine, self._cache, module, door,
+                preopens=folders, env=ENV, argv=[ARGV0, "-c", code], limits=limits,
+            )  # fmt: skip
+        except InstallationError as e:
+            raise InstallationError(f"{self._runtime.name} does not run: {e}") from e
         return guest, capture
 
     def _run(self, module: Module, folders: list[Preopen], code: str) -> str:
