@@ -452,6 +452,12 @@ def test_a_digest_of_nothing_is_an_os_error(cache: Cache, tmp_path: Path):
 # -- sweeping ------------------------------------------------------------------------------------
 
 
+def age(path: Path, then: float) -> None:
+    """Makes an entry one that was made, and used last, at `then`."""
+    for part in (path, seal(path)):
+        os.utime(part, (then, then))
+
+
 @pytest.fixture
 def entries(cache: Cache) -> list[Path]:
     """Five entries, the first the oldest, all made hours ago."""
@@ -460,8 +466,7 @@ def entries(cache: Cache) -> list[Path]:
         path = cache.folder("images") / str(k)
         cache.store(path, lambda new: (new.write_bytes(CONTENT), NOTES)[1])
         found.append(path)
-        then = time.time() - 36_000 + 60 * k
-        os.utime(path, (then, then))
+        age(path, time.time() - 36_000 + 60 * k)
     return found
 
 
@@ -472,7 +477,7 @@ def test_a_sweep_removes_the_oldest(cache: Cache, entries: list[Path]):
 
 def test_a_sweep_leaves_what_is_young(cache: Cache, entries: list[Path]):
     for path in entries:
-        os.utime(path)
+        age(path, time.time())
     cache.sweep("images", 1)
     assert all(path.exists() for path in entries)
 

@@ -133,8 +133,11 @@ def payloads(value: Any) -> list[dict[str, Any]]:
     for payload in value if isinstance(value, list) else []:
         source = _dict(payload).get("source")
         if isinstance(source, str) and source in PAYLOADS:
-            fields = {k: clean(payload.get(k)) for k, t in PAYLOADS[source].items()
-                      if type(payload.get(k)) is t}
+            fields = {
+                k: clean(payload.get(k))
+                for k, t in PAYLOADS[source].items()
+                if type(payload.get(k)) is t
+            }
             found.append({"source": source, **fields})
     return found
 

@@ -1,7 +1,8 @@
 """Grants: which host folders must never be given to a guest.
 
 Decided by identity (device and inode), never by name, so that a symlink or a bind mount does not
-help. A folder is refused if it is, contains, or lies in a protected place.
+help. A folder is refused if it is, contains, or lies in a protected place; a place that is not there
+yet is protected where it would be made.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -10,6 +11,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasi_kernel.errors import PolicyError
+
+if TYPE_CHECKING:
+    from wasi_kernel.policy import Policy
 
 SYSTEM = ("/proc", "/sys", "/dev", "/run")
 KEYS = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".config", ".jupyter", ".local/share/jupyter")
@@ -25,9 +32,29 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _ancestry(path: Path) -> set[tuple[int, int]]:
-    """Identities of `path` and everything above it."""
+    """Identities of `path` and everything above it, as far as it exists."""
     real = Path(os.path.realpath(path))
     return {i for p in (real, *real.parents) if (i := _identity(p)) is not None}
+
+
+def check(policy: Policy, cache: Path) -> None:
+    """Checks that every folder which `policy` grants may be granted.
+
+    Args:
+        policy: The policy.
+        cache: The cache folder of this project.
+
+    Raises:
+        PolicyError: One of them must not; its key is that of the host path.
+    """
+    for k, grant in enumerate(policy.grants):
+        reason = refusal(Path(grant.host_path), cache)
+        if reason is not None:
+            raise PolicyError(
+                f"grants[{k}].host_path",
+                grant.host_path,
+                f"a folder that may be granted; this one is refused, since {reason}",
+            )
 
 
 def refusal(folder: Path, cache: Path) -> str | None:
@@ -40,24 +67,36 @@ def refusal(folder: Path, cache: Path) -> str | None:
     own = _identity(folder)
     if own is None:
         return "it does not exist"
+    if not folder.is_dir():
+        return "it is no folder"
     if own == _identity(Path("/")):
         return "it is the root of the file system"
     above = _ancestry(folder)
-    home = Path.home()
-    protected = [(Path(p), f"a system folder ({p})") for p in SYSTEM]
-    protected.append((cache, "this project's cache"))
-    runtime = os.environ.get("JUPYTER_RUNTIME_DIR")
-    if runtime:
-        protected.append((Path(runtime), "Jupyter's runtime folder"))
-    protected += [(home / name, f"keys (~/{name})") for name in KEYS]
-    for path, what in protected:
+    home = Path(os.path.expanduser("~"))
+    later = []
+    for path, what in _protected(cache, home):
         identity = _identity(path)
         if identity is None:
-            continue
-        if identity in above:
+            later.append((path, what))
+        elif identity in above:
             return f"it lies in {what}" if identity != own else f"it is {what}"
-        if own in _ancestry(path):
+        elif own in _ancestry(path):
             return f"it contains {what}"
-    if own == _identity(home):
-        return "it is the home folder"
+    if home.is_absolute() and own in _ancestry(home):
+        return "it is the home folder" if own == _identity(home) else "it contains the home folder"
+    for path, what in later:
+        if own in _ancestry(path):
+            return f"it is going to contain {what}"
     return None
+
+
+def _protected(cache: Path, home: Path) -> list[tuple[Path, str]]:
+    """(place, what it is) of all that no guest is given, there or not."""
+    found = [(Path(p), f"a system folder ({p})") for p in SYSTEM]
+    found.append((cache, "this project's cache"))
+    runtime = os.environ.get("JUPYTER_RUNTIME_DIR")
+    if runtime:
+        found.append((Path(runtime), "Jupyter's runtime folder"))
+    if home.is_absolute():  # else this user has none
+        found += [(home / name, f"keys (~/{name})") for name in KEYS]
+    return found

