@@ -246,6 +246,17 @@ def test_deep_content_is_cut_not_refused():
         value = value.pop()  # type: ignore[assignment]
 
 
+def test_what_is_cut_says_so():
+    assert frames.jsonable([[{"a": {}}]], depth=3) == [[{"a": "{...}"}]]
+    assert frames.jsonable({"a": [[]]}, depth=2) == {"a": ["[...]"]}
+    assert frames.jsonable([[], Odd(), "x", 1], depth=1) == ["[...]", "<odd>", "x", 1]
+
+
+def test_the_same_content_twice_is_no_content_that_contains_itself():
+    part = [1]
+    assert frames.jsonable([part, part, {"a": part}]) == [[1], [1], {"a": [1]}]
+
+
 def test_content_that_contains_itself_is_cut():
     value: list[object] = []
     value.append(value)
@@ -271,8 +282,11 @@ def test_names_of_numbers_that_json_does_not_have_are_read_as_text():
 
 def test_what_is_read_can_be_written_again():
     """A front end's encoder refuses infinities, so none may come out of a guest's frame."""
-    content = frames.decode(framed(b'{"content": {"v": 1e999}, "metadata": {}}')).content
-    json.dumps(content, allow_nan=False)
+    for number in ("1e999", "-1e999", "1E+400", "9" * 400 + ".0"):
+        body = f'{{"content": {{"v": [1.5, {{"x": {number}}}]}}, "metadata": {{}}}}'
+        content = frames.decode(framed(body.encode())).content
+        assert content == {"v": [1.5, {"x": number}]}
+        json.dumps(content, allow_nan=False)
 
 
 def test_the_wire_order_is_append_only():

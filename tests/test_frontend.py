@@ -103,6 +103,16 @@ def test_only_known_payloads_pass_and_only_their_fields():
     ]
 
 
+def test_a_field_of_a_payload_that_holds_something_else_is_left_out():
+    given = [
+        {"source": "page", "data": "text", "start": True},
+        {"source": "set_next_input", "text": ["x"], "replace": False},
+    ]
+    assert frontend.payloads(given) == [
+        {"source": "page"}, {"source": "set_next_input", "replace": False},
+    ]  # fmt: skip
+
+
 def test_a_complete_reply_as_it_should_be():
     types = {"_jupyter_types_experimental": [{"start": 0, "end": 2, "text": "aa", "type": "x"}]}
     said = {
@@ -164,6 +174,27 @@ def test_text_has_no_lone_surrogates():
     assert frontend.text("a\ud800b") == "a?b"
     assert frontend.text(None) == "None"
     assert frontend.text(["\udfff"]).isprintable()
+
+
+def test_texts_are_put_right_wherever_they_lie_and_good_ones_are_not_copied():
+    good, high = "iVBORw0KGgo=" * 1000, "\U0001f600" * 1000
+    given = {"\ud800": [{"a\udfff": "\ud800"}], "image/png": good, "text": high}
+    cleaned = frontend.clean(given)
+    assert cleaned == {"?": [{"a?": "?"}], "image/png": good, "text": high}
+    assert cleaned["image/png"] is good
+    assert cleaned["text"] is high
+
+
+def test_nesting_has_an_end():
+    value: Any = "x"
+    for _ in range(frontend.DEPTH):
+        value = [value]
+    assert frontend.clean(value) == value
+    cut: Any = frontend.clean([value])
+    for _ in range(frontend.DEPTH):
+        (cut,) = cut
+    assert cut == "[...]"
+    assert frontend.clean({"a": {}}, depth=1) == {"a": "{...}"}
 
 
 # -- messages of a hostile guest -----------------------------------------------------------------

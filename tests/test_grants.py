@@ -8,7 +8,7 @@ import pytest
 
 from wasi_kernel import launch
 from wasi_kernel.errors import PolicyError
-from wasi_kernel.grants import KEYS, SYSTEM, refusal
+from wasi_kernel.grants import KEYS, SYSTEM, check, refusal
 from wasi_kernel.policy import Grant, Policy
 
 
@@ -44,6 +44,11 @@ def test_an_ordinary_folder_may_be_granted(home: Path, cache: Path):
 def test_a_folder_that_is_not_there_is_refused(home: Path, cache: Path):
     assert refusal(home / "nowhere", cache) == "it does not exist"
     assert refusal(link(home / "dangling", home / "nowhere"), cache) == "it does not exist"
+
+
+def test_a_file_is_refused(home: Path, cache: Path):
+    (home / "notebooks" / "file").touch()
+    assert refusal(home / "notebooks" / "file", cache) == "it is no folder"
 
 
 def test_the_root_is_refused(home: Path, cache: Path):
@@ -133,7 +138,18 @@ def test_the_cache_is_refused_with_what_lies_in_and_above_it(tmp_path: Path, cac
 def test_a_folder_in_which_the_cache_is_going_to_be_made_is_refused(home: Path):
     """The check comes before the first start makes the cache."""
     folder = home / "notebooks"
-    assert refusal(folder, folder / "deep" / "later" / "cache") is not None
+    later = Path("later") / "cache"
+    for above in (folder, folder / "deep"):
+        assert refusal(above, folder / "deep" / later) == "it is to contain this project's cache"
+    alias = link(home / "alias", folder)
+    assert refusal(alias, folder / later) == refusal(folder, alias / later) is not None
+    assert refusal(folder / "deep", folder / later) is None
+
+
+def test_a_folder_in_which_keys_are_going_to_be_made_is_refused(home: Path, cache: Path):
+    (home / ".local" / "share" / "jupyter").rmdir()
+    for above in (home / ".local", home / ".local" / "share"):
+        assert refusal(above, cache) == "it is to contain keys (~/.local/share/jupyter)"
 
 
 def test_the_runtime_folder_of_jupyter_is_refused(
@@ -145,6 +161,15 @@ def test_the_runtime_folder_of_jupyter_is_refused(
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
     assert refusal(runtime, cache) == "it is Jupyter's runtime folder"
     assert refusal(runtime.parent, cache) == "it contains Jupyter's runtime folder"
+
+
+def test_the_first_grant_that_is_refused_is_named(home: Path, cache: Path):
+    good, bad = Grant(str(home / "notebooks"), "/a"), Grant(str(home / ".ssh"), "/b")
+    check(Policy(grants=(good,)), cache)
+    with pytest.raises(PolicyError) as caught:
+        check(Policy(grants=(good, bad)), cache)
+    assert (caught.value.key, caught.value.value) == ("grants[1].host_path", bad.host_path)
+    assert "it is keys (~/.ssh)" in caught.value.allowed
 
 
 @pytest.mark.parametrize("folder", ["/", "/proc", "~/.ssh", "~", "~/nowhere"])

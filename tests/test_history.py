@@ -284,6 +284,25 @@ def test_a_file_that_cannot_be_used_is_replaced_by_memory(path: Path, make: Call
     history.close()
 
 
+@pytest.mark.parametrize("make", [other_sessions, other_history, fewer_columns])
+def test_tables_of_somebody_else_are_left_as_they_were(path: Path, make: Callable[[Path], None]):
+    make(path)
+    before = path.read_bytes()
+    history = History(path)
+    history.add(1, "a")
+    history.close()
+    assert path.read_bytes() == before
+
+
+def test_a_question_that_cannot_be_asked_finds_nothing(session: Make):
+    now = session("a")
+    assert now.tail(2**70, output=False) == []
+    assert now.range(-(2**70), 0, 2**70, output=False) == []
+    assert now.search("\ud800", 2**70, output=False, unique=True) == []
+    assert "not read" in str(now.problem)
+    assert now.tail(5, output=False) == [(1, 1, "a")]
+
+
 def test_a_file_that_breaks_later_loses_history_not_the_kernel(session: Make, path: Path):
     now = session("a")
     db = sqlite3.connect(path)

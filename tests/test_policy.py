@@ -121,6 +121,29 @@ def test_a_limit_lies_within_its_bounds(name: str, low: float, high: float):
         assert str(low) in error.allowed
 
 
+@pytest.mark.parametrize("data", [None, [], "text", 1])
+def test_a_policy_is_read_from_an_object(data: Any):
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_dict(data)
+    assert caught.value.value is data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"grants": ({"host_path": "/h", "guest_path": "/a"},)}, "grants[0]"),
+        ({"grants": (Grant("/h", "/a"), Grant("h", "/b"))}, "grants[1].host_path"),
+        ({"limits": {"grace_s": 1}}, "limits"),
+        ({"preload": "json"}, "preload"),
+        ({"env": {1: "a"}}, "env.1"),
+    ],
+)
+def test_a_policy_made_without_from_dict_is_checked_too(wrong: dict[str, Any], key: str):
+    with pytest.raises(PolicyError) as caught:
+        Policy(**wrong)
+    assert caught.value.key == key
+
+
 @pytest.mark.parametrize("name", ["memory_bytes", "stack_bytes", "output_bytes", "message_bytes"])
 @pytest.mark.parametrize("value", ["1 GiB", None, [], True, 200 * MIB + 0.5])
 def test_a_size_is_a_whole_number(name: str, value: object):

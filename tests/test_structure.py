@@ -17,9 +17,9 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "grants", "history", "spawn"),
+    ("errors", "frames", "history", "spawn"),
     ("policy", "caches", "frontend"),
-    ("runtimes", "environments"),
+    ("runtimes", "environments", "grants"),
     ("launch",),
     ("session",),
     ("sandbox", "kernel", "cli"),

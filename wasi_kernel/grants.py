@@ -1,8 +1,8 @@
 """Grants: which host folders must never be given to a guest.
 
 Decided by identity (device and inode), never by name, so that a symlink or a bind mount does not
-help. A folder is refused if it is, contains, or lies in a protected place; a place that is not there
-yet is protected where it would be made.
+help. A folder is refused if it is, contains, or lies in a protected place. A place that is not
+there yet is protected where it would be made.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -73,21 +73,17 @@ def refusal(folder: Path, cache: Path) -> str | None:
         return "it is the root of the file system"
     above = _ancestry(folder)
     home = Path(os.path.expanduser("~"))
-    later = []
-    for path, what in _protected(cache, home):
+    places = _protected(cache, home)
+    for path, what in places:
         identity = _identity(path)
-        if identity is None:
-            later.append((path, what))
-        elif identity in above:
-            return f"it lies in {what}" if identity != own else f"it is {what}"
-        elif own in _ancestry(path):
+        if identity in above:
+            return f"it is {what}" if identity == own else f"it lies in {what}"
+        if identity is not None and own in _ancestry(path):
             return f"it contains {what}"
     if home.is_absolute() and own in _ancestry(home):
         return "it is the home folder" if own == _identity(home) else "it contains the home folder"
-    for path, what in later:
-        if own in _ancestry(path):
-            return f"it is going to contain {what}"
-    return None
+    # What is left are places that are not there yet.
+    return next((f"it is to contain {what}" for p, what in places if own in _ancestry(p)), None)
 
 
 def _protected(cache: Path, home: Path) -> list[tuple[Path, str]]:

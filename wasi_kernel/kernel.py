@@ -55,6 +55,9 @@ HELP = {
 }
 
 STATUS_EVERY_S = 1.0
+VERSION_S = 0.3
+"""How long kernel_info waits for a sandbox that is starting."""
+
 PATIENCE_S = 3.0
 """How long completion and the like wait for a sandbox that is starting."""
 
@@ -79,6 +82,7 @@ class WasiKernel(Kernel):
         self._count = 1
         self._display_id = 0
         self._greeted = False
+        self._arrived = self._abort_until = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
 
@@ -92,6 +96,8 @@ class WasiKernel(Kernel):
     def start(self) -> None:
         """Begins to serve. Called inside the event loop."""
         super().start()
+        if self.shell_stream is not None:
+            self.shell_stream.on_recv(self._received, copy=False)
         self._sandbox = Session(self._settings, self._worker)
         asyncio.get_running_loop().call_later(2.0, self._settings.scratch.sweep)
 
@@ -142,14 +148,24 @@ class WasiKernel(Kernel):
             "supported_features": [],  # no subshells, and no debugger in the guest
         }
 
+    async def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Answers at once; a sandbox that starts as usual is awaited, for its Python's version."""
+        if self.sandbox.state == "starting" and not self.sandbox.facts:
+            await self.sandbox.settled(VERSION_S)
+        await super().kernel_info_request(stream, ident, parent)
+
     def pre_handler_hook(self) -> None:
         """No signal handlers: interrupts are messages."""
 
     def post_handler_hook(self) -> None:
         """No signal handlers: interrupts are messages."""
 
-    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """Takes one shell message; one that is meant for a subshell is refused."""
+    def _received(self, msg: Any) -> None:
+        """One shell message has arrived; it is handled when those before it are done."""
+        self._arrived += 1
+        self._later(self._handle(self._arrived, msg))
+
+    async def _handle(self, number: int, msg: Any) -> None:
         idents, parts = self._wire.feed_identities(msg, copy=False)
         try:
             said = self._wire.deserialize(parts, content=False, copy=False)
@@ -161,21 +177,28 @@ class WasiKernel(Kernel):
             error = UnknownSubshellError(f"no subshell {wanted!r}: there are none here")
             self._send_unknown_subshell_reply(idents, said, error)
             return
-        await super().shell_main(subshell_id, msg)
+        async with self._main_asyncio_lock:  # first come, first served
+            self._aborting = number <= self._abort_until
+            await self.dispatch_shell(msg)
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
-        """After an error: the execute requests that are waiting already are not run."""
+        """After an error: the execute requests that have arrived by now are not run."""
         del subshell_id
-        self._aborting = True
         if self.shell_stream is not None:
             self.shell_stream.flush()
+        self._abort_until = self._arrived
+        if self.stop_on_error_timeout:  # the user's wish: those that arrive a little later too
+            self._abort_until = sys.maxsize
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.stop_on_error_timeout, self._end_abort)
 
-        async def resume() -> None:
-            await asyncio.sleep(self.stop_on_error_timeout)
-            async with self._main_asyncio_lock:  # behind those that wait for it by now
-                self._aborting = False
+    def _end_abort(self) -> None:
+        self._abort_until = self._arrived
 
-        self._later(resume())
+    @staticmethod
+    def _soon(function: Callable[..., None], *args: Any) -> None:
+        """Calls it, in order, when the event loop is next free: not on a cell's way."""
+        asyncio.get_running_loop().call_soon(function, *args)
 
     def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -201,7 +224,7 @@ class WasiKernel(Kernel):
         store_history = bool(store_history) and not silent
         if store_history:
             self._count += 1
-            self._history.add(count, code)
+            self._soon(self._history.add, count, code)
         content = {
             "code": code, "silent": silent, "store_history": store_history,
             "user_expressions": user_expressions or {}, "allow_stdin": allow_stdin,
@@ -221,7 +244,7 @@ class WasiKernel(Kernel):
             )  # fmt: skip
             reply = frontend.execute_reply(frame.content, count)
             if store_history and isinstance(frame.content.get("ran"), str):
-                self._history.add_run(count, frame.content["ran"])
+                self._soon(self._history.add_run, count, frame.content["ran"])
             self._greet(parent)
         except (GuestLost, InstallationError, KeyboardInterrupt) as e:
             reply = self._failure(*_failure_text(e), parent, count, silent=silent)
@@ -243,7 +266,7 @@ class WasiKernel(Kernel):
             if frame.type == "execute_result" and store_history:
                 plain = frontend.plain_text(frame.content)
                 if plain is not None:
-                    self._history.add_output(count, plain)
+                    self._soon(self._history.add_output, count, plain)
             if not (silent and frame.type in ("execute_result", "error")):
                 self._publish(frame, count, parent)
 
@@ -342,7 +365,9 @@ class WasiKernel(Kernel):
     async def _ask_guest(self, kind: str, content: dict[str, Any]) -> dict[str, Any] | None:
         """The guest's reply, or None if there is no guest that could answer now."""
         parent = self.get_parent("shell")
-        if not await self.sandbox.settled(PATIENCE_S) or self.sandbox.state != "ready":
+        if self.sandbox.state == "starting":
+            await self.sandbox.settled(PATIENCE_S)
+        if self.sandbox.state != "ready":
             return None
         try:
             frame = await self.sandbox.request(

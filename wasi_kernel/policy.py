@@ -138,29 +138,27 @@ class Policy:
         if "grants" in values:
             _check_list("grants", values["grants"], dict, _AN_OBJECT)
             values["grants"] = tuple(
-                Grant(**_fields(Grant, f"grants[{k}].", grant))
+                Grant(**_fields(Grant, f"grants[{k}]", grant))
                 for k, grant in enumerate(values["grants"])
             )
         if "preload" in values:
             _check_list("preload", values["preload"], str, _A_MODULE)
             values["preload"] = tuple(values["preload"])
         if "limits" in values:
-            if not isinstance(values["limits"], dict):
-                raise PolicyError("limits", values["limits"], _AN_OBJECT)
-            values["limits"] = Limits(**_fields(Limits, "limits.", values["limits"]))
+            values["limits"] = Limits(**_fields(Limits, "limits", values["limits"]))
         return cls(**values)
 
 
-def _fields(
-    kind: type[Policy | Grant | Limits], prefix: str, data: dict[str, Any]
-) -> dict[str, Any]:
+def _fields(kind: type[Policy | Grant | Limits], at: str, data: object) -> dict[str, Any]:
     """A copy of `data`, whose keys are fields of `kind`, all those without a default among them."""
+    if not isinstance(data, dict):
+        raise PolicyError(at or "the policy", data, _AN_OBJECT)
     known = {f.name: f for f in fields(kind)}
-    for key, value in data.items():
-        if key not in known:
-            raise PolicyError(
-                f"{prefix}{key}", value, f"one of the keys {', '.join(sorted(known))}"
-            )
+    prefix = f"{at}." if at else ""
+    for name, value in data.items():
+        if name not in known:
+            allowed = f"one of the keys {', '.join(sorted(known))}"
+            raise PolicyError(f"{prefix}{name}", value, allowed)
     for name, spec in known.items():
         if name not in data and spec.default is MISSING and spec.default_factory is MISSING:
             raise PolicyError(f"{prefix}{name}", None, "a value, which is missing")

@@ -150,7 +150,7 @@ def test_next_start_has_nothing_to_make(first_start):
 def test_kernels_on_one_image_differ_in_what_must_differ(first_start):
     code = (
         "import os, random, uuid\nimport numpy as np\n"
-        "print(random.random(), np.random.rand(), uuid.uuid4(), os.urandom(8))"
+        "print(random.random(), np.random.rand(), uuid.uuid4(), os.urandom(8).hex())"
     )
     said = [kernel.run(code).text().split() for kernel in first_start.kernels]
     assert all(one != other for one, other in zip(*said, strict=True))
