@@ -331,8 +331,9 @@ class WasiKernel(Kernel):
             return
         try:
             self._send(
-                frame.type, content, parent, metadata=frame.metadata, buffers=list(frame.buffers)
-            )
+                frame.type, content, parent,
+                metadata=frontend.clean(frame.metadata), buffers=list(frame.buffers),
+            )  # fmt: skip
         except (ValueError, TypeError, RecursionError) as e:
             text = f"[wasi-kernel] a {frame.type} was dropped: it cannot be sent ({e})\n"
             self._send("stream", {"name": "stderr", "text": text}, parent)

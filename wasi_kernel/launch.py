@@ -26,7 +26,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - not predictable, 0700
+        base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
         self.path = base / f"wasi-kernel-{os.getuid()}-{os.urandom(8).hex()}"
         self.path.mkdir(mode=0o700)
         self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
@@ -118,9 +118,13 @@ class Settings:
 def settings(policy: Policy, work: Path | None) -> Settings:
     """Settings for a session that works in the host folder `work`.
 
-    A folder that must not be granted is left out, with a notice that says why.
+    A working folder that must not be granted is left out, with a notice that says why.
+
+    Raises:
+        PolicyError: One of the policy's own grants must not be given.
     """
     cache = caches.default_path()
+    grants.check(policy, cache)
     notices: tuple[str, ...] = ()
     shown: str | None = None
     if work is not None and policy.work:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from wasi_kernel.worker.door import Door
 
 REACTOR_EXPORTS = frozenset({"turn", "host_alloc", "shutdown"})
+CLOCK_MARGIN_NS = 1_000_000
+"""What the clock jumps ahead over an image, so that no error of reading it makes it go back."""
+
 MEMORY_NEARLY = 0.95
 """A guest that traps with this part of its memory limit in use is taken to have died of it."""
 
@@ -147,7 +150,8 @@ class Guest:
         except (OSError, ValueError, WasmtimeError) as e:
             raise InstallationError(f"the base image does not fit: {e}") from e
         self.door.adopt(notes["tray"])
-        self._switchboard.clock_offset_ns = notes["clock_ns"] - self.monotonic_ns()
+        ahead_ns = notes["clock_ns"] + CLOCK_MARGIN_NS - self.monotonic_ns()
+        self._switchboard.clock_offset_ns = ahead_ns
 
     # -- interrupts --------------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ class Preparation:
             self._cache.store(
                 _plan_path(self._cache, self._runtime, self._policy), lambda _new: notes
             )
-        for name in ("images", "plans", "bundles"):
+        for name in ("images", "plans"):
             self._cache.sweep(name, IMAGES_KEPT)
         return plan
 

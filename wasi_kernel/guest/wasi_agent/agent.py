@@ -59,7 +59,8 @@ class Agent:
         self.door = door
         self.loop = aio.install()
         self.inputs = Inputs(door)
-        sys.stdout, sys.stderr = Output(door, "stdout"), Output(door, "stderr")
+        self.streams = Output(door, "stdout"), Output(door, "stderr")
+        sys.stdout, sys.stderr = self.streams
         sys.stdin = Input(self.inputs.input)
         self.shell = make_shell(door)
         self.comms = comms.install(door)
@@ -134,6 +135,7 @@ class Agent:
         """execute_request."""
         content, shell = frame.content, self.shell
         signal.signal(signal.SIGINT, self.on_sigint)  # a cell may have changed it
+        sys.stdout, sys.stderr = sys.stdout or self.streams[0], sys.stderr or self.streams[1]
         shell.execution_count = content["execution_count"]
         shell.kernel.parent = {"header": frame.metadata}
         self.inputs.allowed = bool(content.get("allow_stdin"))

@@ -1,0 +1,215 @@
+"""Sandbox: the guest for scripts. Each test is milliseconds once the base image exists."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import pytest
+
+from wasi_kernel import Limits, Policy, Sandbox
+from wasi_kernel.errors import InstallationError, RuntimeNotFoundError
+
+
+def test_a_value_its_forms_and_its_number(box):
+    r = box.run("import pandas as pd; pd.DataFrame({'a': [1, 2]})")
+    assert r.ok
+    assert r.error is None
+    assert r.text is not None
+    assert r.text.split() == ["a", "0", "1", "1", "2"]
+    assert "<table" in r.data["text/html"]
+    assert box.run("None").data == {}
+    assert box.run("1").execution_count == r.execution_count + 2
+
+
+def test_outputs_come_in_order_and_while_it_runs():
+    seen: list[tuple[float, str]] = []
+    both = threading.Event()
+
+    def on_output(output: dict) -> None:
+        seen.append((time.monotonic(), output.get("text", output["type"])))
+        both.set()
+
+    with Sandbox(on_output=on_output) as box:
+        box.run("pass")
+        asked = threading.Event()
+        runner = threading.Thread(
+            target=lambda: box.run(
+                "print('early')\nn = sum(range(20_000_000))\ninput()\nprint('late')",
+                input=lambda prompt, hidden: (asked.wait(30), "")[1],
+            )
+        )
+        runner.start()
+        assert both.wait(30)  # shown while the cell still waits for its input
+        assert [text for _, text in seen] == ["early\n"]
+        asked.set()
+        runner.join()
+    assert [text for _, text in seen] == ["early\n", "late\n"]
+
+
+def test_stdout_stderr_and_displays_keep_their_order(box):
+    r = box.run(
+        "import sys\nprint('a')\nprint('b', file=sys.stderr)\ndisplay('c')\nprint('d')\n'e'"
+    )
+    kinds = [o.get("name", o["type"]) for o in r.outputs]
+    assert kinds == ["stdout", "stderr", "display_data", "stdout", "execute_result"]
+    assert (r.stdout, r.stderr) == ("a\nd\n", "b\n")
+    assert [d["text/plain"] for d in r.displays] == ["'c'"]
+
+
+def test_a_plot_is_a_png(box):
+    r = box.run("import matplotlib.pyplot as plt; plt.plot([1, 2]);")
+    assert r.displays[0]["image/png"].startswith("iVBOR")
+
+
+def test_an_exception_is_data(box):
+    r = box.run("def f(): return 1 / 0\nf()")
+    assert r.status == "error"
+    assert r.error is not None
+    assert (r.error.ename, r.error.evalue) == ("ZeroDivisionError", "division by zero")
+    plain = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(r.error.traceback))
+    assert "f()" in plain
+    assert not r.error.lost
+
+
+def test_input_and_its_refusal(box):
+    r = box.run(
+        "import getpass\ninput('name? '), getpass.getpass('secret? ')",
+        input=lambda prompt, hidden: f"{prompt}{hidden}",
+    )
+    assert r.text == "('name? False', 'secret? True')"
+    assert box.run("input()").error.ename == "StdinNotImplementedError"
+
+    def end(prompt: str, hidden: bool) -> str:
+        raise EOFError
+
+    assert box.run("input()", input=end).error.ename == "EOFError"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "import asyncio; await asyncio.sleep(60)",
+        "import re; re.match(r'(a+)+$', 'a' * 40 + 'b')",
+        "while True: print('x' * 100)",
+        "df = __import__('pandas').DataFrame({'a': range(10**5)})\nwhile True: df.sort_values('a')",
+    ],
+)
+def test_interrupt_keeps_the_state(box, code):
+    box.run("kept = 'kept'")
+    timer = threading.Timer(0.2, box.interrupt)
+    timer.start()
+    r = box.run(code)
+    assert r.error is not None
+    assert r.error.ename == "KeyboardInterrupt"
+    assert not r.error.lost
+    assert box.run("kept").text == "'kept'"
+
+
+def test_an_interrupt_at_rest_is_nothing(box):
+    box.interrupt()
+    assert box.run("1").text == "1"
+
+
+def test_an_interrupt_that_is_caught_leaves_the_next_wait_alone(box):
+    timer = threading.Timer(0.2, box.interrupt)
+    timer.start()
+    r = box.run(
+        "import time\ntry:\n    while True: pass\nexcept KeyboardInterrupt: pass\n"
+        "start = time.monotonic(); time.sleep(0.3); time.monotonic() - start >= 0.3"
+    )
+    assert r.text == "True"
+
+
+def test_a_deadline_interrupts_then_stops():
+    with Sandbox(Policy(limits=Limits(grace_s=0.3))) as box:
+        box.run("kept = 1")
+        r = box.run("while True: pass", deadline_s=0.2)
+        assert r.error is not None
+        assert (r.error.ename, r.error.lost) == ("KeyboardInterrupt", False)
+        assert box.run("kept").text == "1"
+        r = box.run("sum(range(10**11))", deadline_s=0.2)
+        assert r.error is not None
+        assert r.error.lost
+        assert r.error.ename in ("DeadlineExceeded", "KeyboardInterrupt")
+        assert box.run("2").text == "2"
+
+
+@pytest.mark.parametrize(
+    ("code", "ename"),
+    [
+        ("import os; os._exit(7)", "GuestExited"),
+        ("import os; os.abort()", "GuestAborted"),
+    ],
+)
+def test_a_death_is_one_error_and_the_next_run_works(box, code, ename):
+    r = box.run("print('before')\n" + code)
+    assert r.error is not None
+    assert (r.error.ename, r.error.lost) == (ename, True)
+    assert r.stdout == "before\n"  # what was printed is not lost with it
+    assert box.run("'alive'").text == "'alive'"
+
+
+def test_the_stack_is_exhausted():
+    policy = Policy(limits=Limits(stack_bytes=1 << 20))
+    with Sandbox(policy) as box:
+        r = box.run("t = []\nfor _ in range(100_000): t = [t]\ndel t")
+        assert r.error is not None
+        assert r.error.ename == "StackExhausted"
+        assert box.run("1").text == "1"
+
+
+def test_the_memory_limit_is_reached():
+    policy = Policy(limits=Limits(memory_bytes=256 << 20))
+    with Sandbox(policy) as box:
+        r = box.run("kept = [bytearray(10**7) for _ in range(1000)]")
+        assert r.error is not None
+        assert r.error.ename in ("MemoryError", "MemoryLimitExceeded")
+        assert box.run("1").text == "1"
+
+
+def test_an_endless_printer_is_cut_with_one_notice():
+    policy = Policy(limits=Limits(output_bytes=100_000))
+    with Sandbox(policy) as box:
+        r = box.run("for n in range(100_000): print('line', n)\n'the end'")
+        assert r.ok
+        assert sum(len(o.get("text", "")) for o in r.outputs) < 200_000
+        assert r.stderr.count("output limit reached") == 1
+        assert box.run("print('again')").stdout == "again\n"
+
+
+def test_restart_forgets(box):
+    box.run("kept = 1")
+    box.restart()
+    assert box.run("kept").error.ename == "NameError"
+
+
+def test_after_close_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Sandbox() as box:
+        assert box.run("open('/tmp/a', 'w').write('a')").ok
+        assert list(tmp_path.iterdir()) != []
+    assert list(tmp_path.iterdir()) == []
+    box.interrupt()  # nothing to interrupt, no error
+    box.close()
+
+
+def test_work_is_shown_read_only(tmp_path):
+    (tmp_path / "a.txt").write_text("hello")
+    with Sandbox(work=tmp_path) as box:
+        assert box.run("open('a.txt').read()").text == "'hello'"
+        refused = box.run("open('b.txt', 'w')")
+        assert refused.error is not None
+        assert refused.error.ename == "PermissionError"
+        assert "granted read-only" in refused.error.traceback[-1]
+        assert box.run("import os; os.remove('a.txt')").error.ename == "PermissionError"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_installation_that_cannot_work_says_so(tmp_path):
+    with pytest.raises(InstallationError, match="no-such"):
+        Sandbox(Policy(runtime=str(tmp_path / "no-such.wasm")))
+    assert issubclass(RuntimeNotFoundError, InstallationError)
