@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy", "caches", "frontend"),
     ("runtimes", "environments", "grants"),
     ("launch",),
-    ("session",),
+    ("session", "connection"),
     ("sandbox", "kernel", "cli"),
     ("__main__",),
 )
@@ -42,7 +42,7 @@ WORKER_MAY = frozenset({"errors", "frames", "policy", "caches", "runtimes", "env
 OWNERS: dict[str, tuple[str, ...]] = {
     "wasmtime": ("wasi_kernel.worker.",),
     "ipykernel": ("wasi_kernel.kernel",),
-    "jupyter_client": ("wasi_kernel.kernel", "wasi_kernel.__main__"),
+    "jupyter_client": ("wasi_kernel.connection", "wasi_kernel.kernel", "wasi_kernel.__main__"),
     "IPython": ("wasi_agent.",),
 }
 """Outside packages and the only modules (or, with a dot at the end, packages) that import them."""

@@ -57,6 +57,15 @@ class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
         super().__init__(f"{ename}: {detail}")
         self.ename, self.detail = ename, detail
 
+    @property
+    def explanation(self) -> str:
+        """What happened and what is lost, for the user."""
+        what = LOSSES.get(self.ename, "the sandbox was lost")
+        return (
+            f"{what} ({self.detail}). All variables are lost; files that cells wrote stay. "
+            "A new sandbox is started: run the cells above again"
+        )
+
 
 LOSSES = {
     "StackExhausted": "the cell used up the call stack",

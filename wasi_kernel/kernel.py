@@ -8,7 +8,6 @@ shutdown is heard while a cell runs.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -21,16 +20,13 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.kernelbase import Kernel
 from ipykernel.parentpoller import ParentPollerUnix
 from ipykernel.subshell_manager import UnknownSubshellError
-from jupyter_client.connect import ConnectionFileMixin
-from traitlets import Any as AnyTrait
-from traitlets import Unicode
-from traitlets.config import Application
 from zmq.eventloop.zmqstream import ZMQStream
 
 from wasi_kernel import __version__, frontend
-from wasi_kernel.errors import LOSSES, GuestLost, InstallationError
+from wasi_kernel.connection import Connection
+from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.history import History
-from wasi_kernel.session import Session, Status
+from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -233,7 +229,7 @@ class WasiKernel(Kernel):
 
         self.sandbox.retry()
         if (loss := self.sandbox.take_unreported()) is not None:
-            text = f"[wasi-kernel] between cells: {_loss_text(loss)}.\n"
+            text = f"[wasi-kernel] between cells: {loss.explanation}.\n"
             self._send("stream", {"name": "stderr", "text": text}, parent)
         if not silent and self.sandbox.state != "ready":
             await self._show_status(parent)
@@ -302,7 +298,7 @@ class WasiKernel(Kernel):
         while not await self.sandbox.settled(STATUS_EVERY_S):
             self._display_id += not shown
             kind = "update_display_data" if shown else "display_data"
-            self._show_line(kind, _status_text(self.sandbox.status), parent)
+            self._show_line(kind, self.sandbox.status.line, parent)
             shown = True
         if shown:
             self._send("clear_output", {"wait": False}, parent)
@@ -507,146 +503,52 @@ def _header(parent: dict[str, Any]) -> dict[str, Any]:
 def _failure_text(error: BaseException) -> tuple[str, str]:
     """(ename, evalue) of a cell that the guest could not answer for."""
     if isinstance(error, GuestLost):
-        return error.ename, _loss_text(error)
+        return error.ename, error.explanation
     return type(error).__name__, str(error)
 
 
-def _loss_text(loss: GuestLost) -> str:
-    what = LOSSES.get(loss.ename, "the sandbox was lost")
-    return (
-        f"{what} ({loss.detail}). All variables are lost; files that cells wrote stay. "
-        "A new sandbox is started: run the cells above again"
-    )
-
-
-def _status_text(status: Status) -> str:
-    """One line about what a session that is not ready is doing."""
-    text = status.what[:1].upper() + status.what[1:]
-    if status.fraction is not None:
-        text += f", {100 * status.fraction:.0f} % done"
-    if status.left_s is not None:
-        text += f", about {max(1, round(status.left_s))} s left"
-    elif status.fraction is not None and status.fraction >= 0.99:
-        text += ", longer than estimated"
-    return text + " ..."
-
-
-class WasiKernelApp(ConnectionFileMixin, Application):
-    """Binds the sockets that a connection file names, and serves them until told to stop.
-
-    What IPKernelApp does, without the shell, the debugger and the threads for subshells.
-    """
-
-    name = "wasi-kernel"
-    version = Unicode(__version__)
-    blocking_class = AnyTrait()  # a kernel makes no clients; see BARE in __main__
-    aliases = {  # noqa: RUF012 - traitlets' own way
-        "f": "WasiKernelApp.connection_file", "ip": "WasiKernelApp.ip",
-        "transport": "WasiKernelApp.transport", "hb": "WasiKernelApp.hb_port",
-        "shell": "WasiKernelApp.shell_port", "iopub": "WasiKernelApp.iopub_port",
-        "stdin": "WasiKernelApp.stdin_port", "control": "WasiKernelApp.control_port",
-        "log-level": "Application.log_level",
-    }  # fmt: skip
-
-    def _ip_default(self) -> str:
-        """The loopback address; the base class looks at all interfaces first, for 7 ms."""
-        return str(super()._ip_default()) if self.transport == "ipc" else "127.0.0.1"
-
-    def _secure(self, sock: Any) -> Any:
-        sock.linger = 1000
-        if self.curve_secretkey is not None:
-            sock.curve_secretkey = self.curve_secretkey
-            sock.curve_publickey = self.curve_publickey
-            sock.curve_server = True
-        return sock
-
-    def _bind(self, sock: Any, port_name: str) -> None:
-        port = getattr(self, port_name)
-        if self.transport == "ipc":
-            port = port or 1
-            sock.bind(f"ipc://{self.ip}-{port}")
-        elif port:
-            sock.bind(f"tcp://{self.ip}:{port}")
-        else:
-            port = sock.bind_to_random_port(f"tcp://{self.ip}")
-        setattr(self, port_name, port)
-
-    def _find_connection_file(self) -> None:
-        from jupyter_core.paths import jupyter_runtime_dir
-
-        name = self.connection_file or f"kernel-{os.getpid()}.json"
-        candidates = [name, os.path.join(jupyter_runtime_dir(), os.path.basename(name))]
-        self.connection_file = next((c for c in candidates if os.path.exists(c)), candidates[-1])
-
-    def serve(self, settings: Settings, worker: Worker | None) -> None:
-        """Runs the kernel to its end."""
-        self._find_connection_file()
-        existing = os.path.exists(self.connection_file)
-        if existing:
-            self.load_connection_file()
-        asyncio.run(self._serve(settings, worker, existing))
-
-    async def _serve(self, settings: Settings, worker: Worker | None, existing: bool) -> None:
-        context: Any = zmq.Context()
-        sockets = {
-            name: self._secure(context.socket(zmq.ROUTER)) for name in ("shell", "stdin", "control")
-        }
-        for name, sock in sockets.items():
-            sock.router_handover = 1  # a client that reconnects takes its identity over
-            self._bind(sock, f"{name}_port")
-        iopub = self._secure(context.socket(zmq.XPUB))
-        self._bind(iopub, "iopub_port")
-        publisher: Any = IOPubThread(iopub, session=self.session)
-        publisher.start()
-        heart = Heartbeat(
-            zmq.Context(), (self.transport, self.ip, self.hb_port),
-            curve_publickey=self.curve_publickey, curve_secretkey=self.curve_secretkey,
-        )  # fmt: skip
-        self.hb_port = heart.port
-        heart.start()
-        if not existing:
-            self.write_connection_file()
-            print(f"To connect another client: --existing {self.connection_file}", file=sys.stderr)
-        elif 0 in json.loads(_read(self.connection_file)).values():
-            os.remove(self.connection_file)
-            self.write_connection_file()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are messages
-        parent = int(os.environ.get("JPY_PARENT_PID") or 0)
-        if parent > 1:
-            ParentPollerUnix(parent_pid=parent).start()
-        stopped = asyncio.Event()
-        streams = [ZMQStream(sockets[name]) for name in ("shell", "control")]
-        kernel = WasiKernel(
-            parent=self, session=self.session, log=self.log,
-            settings=settings, worker=worker, stop=stopped.set,
-            shell_stream=streams[0], control_stream=streams[1],
-            stdin_socket=sockets["stdin"], iopub_thread=publisher,
-            iopub_socket=publisher.background_socket,
-        )  # fmt: skip
-        kernel.record_ports({n: getattr(self, n) for n in (
-            "shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")})  # fmt: skip
-        kernel.start()
-        for name in ("SIGTERM", "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), stopped.set)
-        await stopped.wait()
-        await kernel.close()
-        for stream in streams:
-            stream.flush(zmq.POLLOUT)
-        publisher.stop()
-        publisher.close()
-        self.cleanup_connection_file()
-        self.cleanup_ipc_files()
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as f:
-        return f.read()
+async def serve(connection: Connection, settings: Settings, worker: Worker) -> None:
+    """Serves the sockets of a connection file until told to stop."""
+    existing = connection.load()
+    sockets = connection.bind(zmq.Context())
+    publisher: Any = IOPubThread(sockets["iopub"], session=connection.session)
+    publisher.start()
+    heart = Heartbeat(
+        zmq.Context(), (connection.transport, connection.ip, connection.hb_port),
+        curve_publickey=connection.curve_publickey, curve_secretkey=connection.curve_secretkey,
+    )  # fmt: skip
+    connection.hb_port = heart.port
+    heart.start()
+    connection.save(existing=existing)
+    parent = int(os.environ.get("JPY_PARENT_PID") or 0)
+    if parent > 1:
+        ParentPollerUnix(parent_pid=parent).start()
+    stopped = asyncio.Event()
+    streams = [ZMQStream(sockets[name]) for name in ("shell", "control")]
+    kernel = WasiKernel(
+        parent=connection, session=connection.session, log=connection.log,
+        settings=settings, worker=worker, stop=stopped.set,
+        shell_stream=streams[0], control_stream=streams[1], stdin_socket=sockets["stdin"],
+        iopub_thread=publisher, iopub_socket=publisher.background_socket,
+    )  # fmt: skip
+    kernel.record_ports(connection.named_ports())
+    kernel.start()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await kernel.close()
+    for stream in streams:
+        stream.flush(zmq.POLLOUT)
+    publisher.stop()
+    publisher.close()
+    connection.close()
 
 
 def main(argv: list[str], settings: Settings, worker: Worker) -> None:
     """Runs a kernel process; `argv` is what follows `kernel` on the command line."""
     logging.basicConfig(level=logging.WARNING, format="[wasi-kernel] %(levelname)s %(message)s")
-    app = WasiKernelApp()
-    app.parse_command_line(argv)
-    app.serve(settings, worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are messages
+    connection = Connection()
+    connection.parse_command_line(argv)
+    asyncio.run(serve(connection, settings, worker))
     sys.stderr.flush()

@@ -56,6 +56,18 @@ class Status:
     fraction: float | None = None
     left_s: float | None = None
 
+    @property
+    def line(self) -> str:
+        """All of it in one line, for the user."""
+        text = self.what[:1].upper() + self.what[1:]
+        if self.fraction is not None:
+            text += f", {100 * self.fraction:.0f} % done"
+        if self.left_s is not None:
+            text += f", about {max(1, round(self.left_s))} s left"
+        elif self.fraction is not None and self.fraction >= 0.99:
+            text += ", longer than estimated"
+        return text + " ..."
+
 
 @dataclass
 class _Request:
