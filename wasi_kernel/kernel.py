@@ -24,7 +24,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from wasi_kernel import __version__, frontend
 from wasi_kernel.connection import Connection
-from wasi_kernel.errors import GuestLost, InstallationError
+from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.history import History
 from wasi_kernel.session import Session
 
@@ -236,13 +236,15 @@ class WasiKernel(Kernel):
         try:
             frame = await self.sandbox.request(
                 "execute_request", content, metadata=_header(parent),
-                on_output=self._shower(count, silent=silent, store_history=store_history),
+                on_output=self._shower(
+                    count, silent=silent, store_history=store_history, allow_stdin=allow_stdin
+                ),
             )  # fmt: skip
             reply = frontend.execute_reply(frame.content, count)
             if store_history and isinstance(frame.content.get("ran"), str):
                 self._soon(self._history.add_run, count, frame.content["ran"])
             self._greet(parent)
-        except (GuestLost, InstallationError, KeyboardInterrupt) as e:
+        except (WasiKernelError, KeyboardInterrupt) as e:
             reply = self._failure(*_failure_text(e), parent, count, silent=silent)
         reply["execution_count"] = self._count - 1
         for payload in reply["payload"]:
@@ -250,13 +252,15 @@ class WasiKernel(Kernel):
                 asyncio.get_running_loop().call_later(0.1, self._stop)
         return reply
 
-    def _shower(self, count: int, *, silent: bool, store_history: bool) -> Callable[[Frame], None]:
+    def _shower(
+        self, count: int, *, silent: bool, store_history: bool, allow_stdin: bool
+    ) -> Callable[[Frame], None]:
         """What shows a cell's output. Made where the request's context is known."""
         parent = self.get_parent("shell")
         ident = self._get_shell_context_var(self._shell_parent_ident)
 
         def show(frame: Frame) -> None:
-            if frame.type == "input_request":
+            if frame.type == "input_request" and allow_stdin:
                 self._later(self._ask(frame, parent, ident))
                 return
             if frame.type == "execute_result" and store_history:
@@ -295,7 +299,7 @@ class WasiKernel(Kernel):
         Ends when the sandbox is ready, or never will be, or an interrupt says not to wait.
         """
         shown = False
-        while not await self.sandbox.settled(STATUS_EVERY_S):
+        while not await self.sandbox.settled(STATUS_EVERY_S, for_cell=True):
             self._display_id += not shown
             kind = "update_display_data" if shown else "display_data"
             self._show_line(kind, self.sandbox.status.line, parent)
@@ -322,10 +326,13 @@ class WasiKernel(Kernel):
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
         """Publishes what the guest wants to show."""
-        content = frontend.output(frame, count)
-        if content is None:
+        if frame.type == "input_request":  # nobody is there to be asked: end of file
+            self._later(self.sandbox.answer_input(frame.request, "\x04"))
             return
         try:
+            content = frontend.output(frame, count)
+            if content is None:
+                return
             self._send(
                 frame.type, content, parent,
                 metadata=frontend.clean(frame.metadata), buffers=list(frame.buffers),
@@ -370,7 +377,7 @@ class WasiKernel(Kernel):
             frame = await self.sandbox.request(
                 kind, content, on_output=lambda f: self._publish(f, self._count, parent)
             )
-        except (GuestLost, InstallationError, KeyboardInterrupt):
+        except (WasiKernelError, KeyboardInterrupt):
             return None
         return frame.content
 
@@ -417,7 +424,8 @@ class WasiKernel(Kernel):
         if hist_access_type == "tail":
             rows = history.tail(n, output=output, raw=raw)
         elif hist_access_type == "range":
-            rows = history.range(session or 0, start or 0, stop, output=output, raw=raw)
+            session = session if isinstance(session, int) else 0
+            rows = history.range(session, start or 0, stop, output=output, raw=raw)
         elif hist_access_type == "search":
             rows = history.search(pattern or "*", n, output=output, unique=unique, raw=raw)
         else:
@@ -441,7 +449,7 @@ class WasiKernel(Kernel):
                 metadata=parent.get("metadata") or {},
                 buffers=tuple(bytes(b) for b in parent.get("buffers") or ()),
             )  # fmt: skip
-        except (GuestLost, InstallationError, KeyboardInterrupt) as e:
+        except (WasiKernelError, KeyboardInterrupt) as e:
             self._failure(*_failure_text(e), parent, self._count, silent=False)
 
     # -- control -----------------------------------------------------------------------------

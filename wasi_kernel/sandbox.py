@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from wasi_kernel import launch
-from wasi_kernel.errors import LOSSES, GuestLost
+from wasi_kernel.errors import LOSSES, GuestLost, ProtocolError
 from wasi_kernel.policy import Policy
 from wasi_kernel.session import Session
 
@@ -134,6 +134,7 @@ class Sandbox:
         self._on_output, self._on_status = on_output, on_status
         self._count = 0
         self._closed = False
+        self._failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -193,6 +194,7 @@ class Sandbox:
 
         Raises:
             InstallationError: There is no guest and there will be none; says why.
+            Exception: What `input` or `on_output` raised, after the run has ended.
         """
         self._count += 1
         return self._wait(self._run(code, self._count, deadline_s, input))
@@ -221,29 +223,38 @@ class Sandbox:
             "code": code, "silent": False, "store_history": True, "execution_count": count,
             "allow_stdin": ask is not None, "user_expressions": {},
         }  # fmt: skip
-        timers: list[asyncio.TimerHandle] = []
-        if deadline_s is not None:
-            timers.append(self._loop.call_later(deadline_s, self._deadline, timers))
         self._session.retry()
         if (loss := self._session.take_unreported()) is not None:
             text = f"[wasi-kernel] between runs: {loss}. All variables are lost\n"
             result.outputs.append({"type": "stream", "name": "stderr", "text": text})
         try:
-            reply = await self._session.request("execute_request", content, on_output=on_output)
-        except GuestLost as e:
-            result.status = "error"
-            result.error = Error(e.ename, f"{LOSSES.get(e.ename, '')} ({e.detail})", [], lost=True)
+            reply = await self._within(
+                deadline_s,
+                self._session.request("execute_request", content, on_output=on_output),
+            )
+        except (ProtocolError, GuestLost) as e:
+            result.status, result.error = "error", _error(e)
             return result
         finally:
-            for timer in timers:
-                timer.cancel()
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         said = reply.content
         result.status = str(said.get("status"))
         if result.status != "ok":
-            result.error = Error(
-                str(said.get("ename")), str(said.get("evalue")), list(said.get("traceback", []))
-            )
+            lines = list(said.get("traceback", []))
+            result.error = Error(str(said.get("ename")), str(said.get("evalue")), lines)
         return result
+
+    async def _within(self, deadline_s: float | None, request: Coroutine[Any, Any, T]) -> T:
+        timers: list[asyncio.TimerHandle] = []
+        if deadline_s is not None:
+            timers.append(self._loop.call_later(deadline_s, self._deadline, timers))
+        try:
+            return await request
+        finally:
+            for timer in timers:
+                timer.cancel()
 
     def _deadline(self, timers: list[asyncio.TimerHandle]) -> None:
         self._session.interrupt()
@@ -259,6 +270,8 @@ class Sandbox:
                 value = await asyncio.to_thread(ask, prompt, hidden)
             except EOFError:
                 value = "\x04"
+            except Exception as e:  # noqa: BLE001 - the caller's own; raised after the run
+                self._failure = e
         await self._session.answer_input(frame.request, value)
 
     def interrupt(self) -> None:
@@ -285,3 +298,10 @@ class Sandbox:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _error(error: ProtocolError | GuestLost) -> Error:
+    if isinstance(error, GuestLost):
+        evalue = f"{LOSSES.get(error.ename, '')} ({error.detail})"
+        return Error(error.ename, evalue, [], lost=True)
+    return Error(type(error).__name__, str(error))

@@ -76,6 +76,7 @@ class _Request:
     reply: asyncio.Future[Frame]
     interrupts: list[float] = field(default_factory=list)
     seen: int = 0
+    failure: Exception | None = None  # what the caller's on_output raised first
     loss: GuestLost | None = None  # why we ourselves stopped the worker
 
 
@@ -104,7 +105,7 @@ class Session:
         self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_boots = 0
-        self._interrupt_wait: asyncio.Future[None] | None = None
+        self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
         self._prepared = False
         self._unreported: GuestLost | None = None
@@ -139,7 +140,7 @@ class Session:
             InstallationError: It never will; says why. `retry` tries again.
             KeyboardInterrupt: `interrupt` was called meanwhile.
         """
-        while not self._interrupted_early and not await self.settled(3600):
+        while not self._interrupted_early and not await self.settled(3600, for_cell=True):
             continue
         if self._interrupted_early:
             self._interrupted_early = False
@@ -156,16 +157,22 @@ class Session:
         return loss
 
     def retry(self) -> None:
-        """Tries a broken session anew; others are left alone."""
+        """A new cell: tries a broken session anew, and forgets an interrupt of the last one."""
+        self._interrupted_early = False
         if self._state == "broken":
             self._become("starting")
             self._restart("serve")
 
-    async def settled(self, timeout_s: float) -> bool:
-        """Waits that long for the session to be ready, broken or closed, or to be interrupted."""
+    async def settled(self, timeout_s: float, *, for_cell: bool = False) -> bool:
+        """Waits that long for the session to be ready, broken or closed.
+
+        With `for_cell`, an interrupt ends the wait as well, and the request that follows.
+        """
         if self._state in ("ready", "broken", "closed"):
             return True
-        wait = self._interrupt_wait = self._loop.create_future()
+        wait: asyncio.Future[None] = self._loop.create_future()
+        if for_cell:
+            self._waits.add(wait)
         over = asyncio.ensure_future(self._over())
         try:
             done, _ = await asyncio.wait(
@@ -175,7 +182,7 @@ class Session:
             return bool(done)
         finally:
             over.cancel()
-            self._interrupt_wait = None
+            self._waits.discard(wait)
 
     async def _over(self) -> None:
         async with self._changed:
@@ -206,30 +213,44 @@ class Session:
             GuestLost: The guest died; a new one is being started.
             InstallationError: There is no guest and there will be none; says why.
             KeyboardInterrupt: Interrupted while the guest was not ready yet.
+            ProtocolError: The request is too large to be sent; nothing was.
+            Exception: What `on_output` raised, after the reply; it missed nothing else.
         """
         async with self._turn:
             if self._state != "ready" or self._interrupted_early:
                 await self.ready()
             self._number += 1
             future: asyncio.Future[Frame] = self._loop.create_future()
-            current = self._current = _Request(self._number, on_output, future)
-            frame = Frame(kind, content, current.number, metadata or {}, buffers)
+            frame = Frame(kind, content, self._number, metadata or {}, buffers)
             try:
-                await self._send(frame)
-                return await future
+                data = frames.encode(frame)
+            except frames.FrameError as e:
+                raise ProtocolError(f"this cannot be sent to the sandbox: {e}") from None
+            current = self._current = _Request(self._number, on_output, future)
+            sending = self._spawn(self._send(data))
+            try:
+                reply = await future
             finally:
+                sending.cancel()
                 self._current = None
+            if current.failure is not None:
+                raise current.failure
+            return reply
 
     async def answer_input(self, request: int, value: str) -> None:
         """Answers the input_request of that request, if it is still the one in progress."""
         if self.current_request == request:
-            await self._send(Frame("input_reply", {"value": value}, request))
+            try:
+                data = frames.encode(Frame("input_reply", {"value": value}, request))
+            except frames.FrameError:  # no line that anyone typed: end of file
+                data = frames.encode(Frame("input_reply", {"value": "\x04"}, request))
+            await self._send(data)
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
-        wait = self._interrupt_wait
-        if wait is not None and not wait.done():
-            wait.set_result(None)
+        for wait in self._waits:
+            if not wait.done():
+                wait.set_result(None)
         current = self._current
         if current is None or self._state != "ready":
             return
@@ -289,13 +310,19 @@ class Session:
         async with self._changed:
             self._changed.notify_all()
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _restart(self, task: str) -> None:
-        self._worker = launch.start(self._settings, task)
+        try:
+            self._worker = launch.start(self._settings, task)
+        except OSError as e:
+            self._broken = InstallationError(f"no worker process can be started: {e}")
+            self._become("broken")
+            return
         self._decoders = (frames.Decoder(), frames.Decoder())
         self._listen()
 
@@ -309,10 +336,11 @@ class Session:
         for sock in (self._worker.requests, self._worker.control):
             if sock.fileno() >= 0:
                 self._loop.remove_reader(sock.fileno())
+                self._loop.remove_writer(sock.fileno())  # of a send that is still under way
 
-    async def _send(self, frame: Frame) -> None:
+    async def _send(self, data: bytes) -> None:
         try:
-            await self._loop.sock_sendall(self._worker.requests, frames.encode(frame))
+            await self._loop.sock_sendall(self._worker.requests, data)
         except (OSError, ValueError):
             return  # the worker is gone: its end of stream tells the rest
 
@@ -357,7 +385,10 @@ class Session:
             if not current.reply.done():
                 current.reply.set_result(frame)
         else:
-            current.on_output(frame)
+            try:
+                current.on_output(frame)
+            except Exception as e:  # noqa: BLE001 - the caller's own; raised after the reply
+                current.failure = current.failure or e
 
     def _booted(self, frame: Frame) -> None:
         if frame.request != launch.BOOT:
@@ -380,7 +411,7 @@ class Session:
             return
         if frame.content.get("seen"):
             current.seen += 1
-        else:
+        elif frame.content.get("seen") is False:
             grace = self._settings.policy.limits.grace_s
             self.stop(
                 GuestLost("KeyboardInterrupt", f"no reaction to the interrupt in {grace:g} s")

@@ -155,3 +155,19 @@ def test_comm_message_waits_for_the_cell(kernel, echo):
     kernel.client.input("")
     assert kernel.answer(cell).content["status"] == "ok"
     assert kernel.run("seen, log").result == "([], [('msg', {'late': 1})])"
+
+
+def test_a_question_in_a_comm_handler_ends_at_once(kernel):
+    """Nobody is there to be asked; the next cell must not wait for it."""
+    kernel.run(
+        "import comm\nsaid = []\n"
+        "def target(c, message):\n"
+        "    @c.on_msg\n"
+        "    def answer(m):\n"
+        "        try: input('?')\n"
+        "        except Exception as e: said.append(type(e).__name__)\n"
+        "comm.get_comm_manager().register_target('asks', target)"
+    )
+    kernel.send("comm_open", {"comm_id": "asks", "target_name": "asks", "data": {}})
+    kernel.send("comm_msg", {"comm_id": "asks", "data": {}})
+    assert kernel.run("said").result == "['StdinNotImplementedError']"

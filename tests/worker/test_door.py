@@ -276,7 +276,7 @@ def framed(body: bytes) -> bytes:
     "data",
     [
         b"x", b"\n", b"text\n", b"\0", b"\0" * 4, b"\0" * 7, b"\0" * 8, b"\xff" * 64,
-        struct.pack("<II", 0, 5), struct.pack("<II", 0, 0xFFFFFFFF), struct.pack("<II", 0, TRAY),
+        struct.pack("<II", 0, 6), struct.pack("<II", 0, 0xFFFFFFFF), struct.pack("<II", 0, TRAY),
         STREAM[:-1], STREAM + b"\0", STREAM * 2, STREAM[:16], STREAM[:15], STREAM[:5],
         patched(STREAM, 4, b"\xff\xff"), patched(STREAM, 6, b"\xff\xff"),
         patched(STREAM, 12, b"\xff\xff\xff\xff"), patched(STREAM, 0, b"\xff\xff\xff\xff"),

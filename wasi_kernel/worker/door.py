@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SUCCESS, EFAULT, EINTR, EINVAL, EIO, ENOTSUP = 0, 21, 27, 28, 29, 58  # WASI preview 1
-TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4  # door commands
+TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR, AGAIN = 1, 2, 3, 4, 5  # door commands
 TRAY_HEAD = 32
 TRAY_MARK = struct.pack("<II", 0, TRAY)
 
@@ -85,6 +85,7 @@ class Door:
         answered: Has the guest answered it?
         calibration: While interrupts.py looks for CPython's signal flags, who is told that a
             wakeup fd is being set, and that a wakeup byte (a write of one byte) was written.
+        again: Called when the guest wants an interrupt repeated in a moment.
         info: Gives what the guest is told about its own sandbox, when it asks.
         next_request: Called when a command build's agent reads at rest; gives its next frame.
     """
@@ -108,6 +109,7 @@ class Door:
         self.answered = True
         self.calibration: Calibration | None = None
         self.arm: Callable[[float], None] = lambda _at: None
+        self.again: Callable[[], None] = lambda: None
         self.info: Callable[[], dict[str, Any]] = dict
         self.next_request: Callable[[], Frame | None] | None = None
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
@@ -274,6 +276,8 @@ class Door:
             return True
         if self.answered or request != self.request:
             return False
+        if kind == "input_request" and self._waiting_input:
+            return False
         if kind == "input_request":
             self._waiting_input = True
             self._sent += len(data)
@@ -305,6 +309,8 @@ class Door:
             # A line's newline is often a write of its own: wait a moment for the rest.
             due = max(self._last_s + INTERVAL_S, time.monotonic() + LINE_S)
             self.arm(due)
+        elif command == AGAIN:
+            self.again()
         elif command in (TAKE_STDOUT, TAKE_STDERR):
             self._drain()
             self._stream = "stdout" if command == TAKE_STDOUT else "stderr"

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from wasi_kernel.worker.prepare import Plan
 
 
+AGAIN_S = 0.001
+
+FIRST_OWN = 0xFFFFFFF0
+"""Request numbers from here on are the server's own."""
+
+
 class ControlPort(Protocol):
     """What the server needs of the main thread."""
 
@@ -129,9 +135,11 @@ class Server:
         self._plan, self._boot, self._notes = plan, boot, notes
         self._reactor = is_reactor(module)
         self._interrupter: Interrupter | None = None
-        self._request = 0
+        self._request = self._begun = 0
+        self._changed = threading.Condition()
         self._closing = False
         guest.door.info = self._info
+        guest.door.again = self._interrupt_again
 
     # -- any thread --------------------------------------------------------------------------
 
@@ -140,18 +148,34 @@ class Server:
         with contextlib.suppress(LinkClosedError):
             self._guest.door.drain()
 
-    def interrupt(self, request: int) -> bool:
-        """Interrupts the guest if it still works on `request`; has it taken notice in time?"""
+    def interrupt(self, request: int) -> bool | None:
+        """Interrupts the guest if it works on `request`; has it taken notice in time?
+
+        Waits for a request that has been sent but has not begun. None: it is over already.
+        """
+        grace_s = self._policy.limits.grace_s
+        with self._changed:
+            self._changed.wait_for(lambda: self._begun >= request, grace_s)
         if request != self._request or request == 0:
-            return True
+            return None
         if self._interrupter is None:
             self._link.wake()
             return False
         self._interrupter.trip()
         self._link.wake()
-        return self._interrupter.watch(
-            self._policy.limits.grace_s, lambda: request == self._request
-        )
+        return self._interrupter.watch(grace_s, lambda: request == self._request)
+
+    def _interrupt_again(self) -> None:
+        """Repeats an interrupt that the guest could not take at that moment."""
+        request = self._request
+
+        def trip() -> None:
+            if self._interrupter is not None and request == self._request != 0:
+                self._interrupter.trip()
+
+        timer = threading.Timer(AGAIN_S, trip)
+        timer.daemon = True
+        timer.start()
 
     # -- the guest's thread ------------------------------------------------------------------
 
@@ -182,8 +206,15 @@ class Server:
             words = prepare.words_of(notes)
             self._interrupter = self._guest.make_interruptible(words, notes["is_tripped"])
         self._turn(self._session_boot(self._boot.request))
-        while (frame := self._link.receive()) is not None and frame.type != "shutdown_request":
+        while (frame := self._next()) is not None:
             self._turn(frame)
+
+    def _next(self) -> Frame | None:
+        """The next request; None when the session is to end."""
+        frame = self._link.receive()
+        while frame is not None and frame.type == "input_reply":  # to a question that is over
+            frame = self._link.receive()
+        return None if frame is None or frame.type == "shutdown_request" else frame
 
     def _session_boot(self, request: int) -> Frame:
         limit = self._policy.limits.message_bytes
@@ -211,7 +242,11 @@ class Server:
         if self._interrupter is not None:
             self._interrupter.withdraw()
         self._guest.door.begin(frame)
-        self._request = frame.request
+        with self._changed:
+            self._request = frame.request
+            if frame.request < FIRST_OWN:
+                self._begun = frame.request
+            self._changed.notify_all()
 
     def _serve_command(self) -> None:
         """A command build runs its own loop; it asks for requests by reading the door."""
@@ -236,8 +271,8 @@ class Server:
                     self._interrupter = self._guest.make_interruptible(words, finder.is_tripped)
                 if self._interrupter is None:
                     pending.pop(0)
-            frame = pending.pop(0) if pending else self._link.receive()
-            if frame is None or frame.type == "shutdown_request":
+            frame = pending.pop(0) if pending else self._next()
+            if frame is None:
                 self._closing = True
                 return None
             self._begin(frame)

@@ -68,7 +68,8 @@ class Agent:
         self.magics: WasiMagics = magics.install(self.shell)
         import getpass
 
-        self.busy = False
+        self.busy = self.early = False
+        self.reading = True  # from the end of one answer to the start of the next
         self.ran = ""
         self._task: asyncio.Task[Any] | None = None
         builtins.input = self.inputs.input
@@ -134,7 +135,6 @@ class Agent:
     def execute(self, frame: Frame) -> None:
         """execute_request."""
         content, shell = frame.content, self.shell
-        signal.signal(signal.SIGINT, self.on_sigint)  # a cell may have changed it
         sys.stdout, sys.stderr = sys.stdout or self.streams[0], sys.stderr or self.streams[1]
         shell.execution_count = content["execution_count"]
         shell.kernel.parent = {"header": frame.metadata}
@@ -184,6 +184,11 @@ class Agent:
         finally:
             self._task = None
 
+    def rest(self) -> None:
+        """Makes ready for the next request, whatever the last one has changed."""
+        signal.signal(signal.SIGINT, self.on_sigint)
+        self.busy, self.reading = False, True
+
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """SIGINT's handler: KeyboardInterrupt in the cell's code.
 
@@ -192,7 +197,13 @@ class Agent:
         interrupted.
         """
         del signum
+        if self.reading:
+            self.early = True
+            return
         if not self.busy:
+            return
+        if not self.door.waiting and _inside_door(frame):
+            self.door.interrupt_again()  # in a moment: its two ends must agree first
             return
         module = "" if frame is None else frame.f_globals.get("__name__", "")
         if module in LOOP_MODULES and self._task is not None:
@@ -285,7 +296,11 @@ class Agent:
         from wasi_agent import comms
 
         content = frame.content
-        self.busy = True
+        self.inputs.allowed = False  # only a cell's front end answers questions
+        self.busy, self.reading = True, False
+        if self.early:
+            self.early = False
+            raise KeyboardInterrupt
         if frame.type == "execute_request":
             self.execute(frame)
         elif frame.type == "complete_request":
@@ -303,6 +318,15 @@ class Agent:
             self.door.reply("comm_reply", {"status": "ok"})
         else:
             raise ValueError(f"no request: {frame.type}")
+
+
+def _inside_door(frame: FrameType | None) -> bool:
+    """Is the door at work in this frame, or in one that called it?"""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "wasi_agent.door":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def reseed() -> None:
@@ -390,13 +414,15 @@ def turn() -> bool:
         _failed(frame, e)
     finally:
         if _agent:
-            _agent[0].busy = False
+            _agent[0].rest()
     return True
 
 
 def _failed(frame: Frame, error: BaseException) -> None:
     """Answers a request whose handling failed: an interrupt, a memory error, a bug."""
     import traceback
+
+    from wasi_agent.shell import text_of
 
     if _agent:
         _agent[0].busy = False
@@ -410,7 +436,8 @@ def _failed(frame: Frame, error: BaseException) -> None:
         kind = "comm_info_reply"
     lines = traceback.format_exception(error)
     content: dict[str, Any] = {
-        "status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines,
+        "status": "error", "ename": type(error).__name__, "evalue": text_of(error),
+        "traceback": lines,
     }  # fmt: skip
     if kind == "execute_reply":
         _door.send("error", {k: content[k] for k in ("ename", "evalue", "traceback")})

@@ -13,10 +13,11 @@ from wasi_agent import frames
 from wasi_agent.frames import Frame
 
 FD = 0
-TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR = 1, 2, 3, 4
+TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR, AGAIN = 1, 2, 3, 4, 5
 CAPACITY = 1 << 20
 TRAY_HEAD = 32
 _NUDGE = b"\0\0\0\0" + NUDGE.to_bytes(4, "little")
+_AGAIN = b"\0\0\0\0" + AGAIN.to_bytes(4, "little")
 _TAKE = {
     "stdout": b"\0\0\0\0" + TAKE_STDOUT.to_bytes(4, "little"),
     "stderr": b"\0\0\0\0" + TAKE_STDERR.to_bytes(4, "little"),
@@ -28,11 +29,13 @@ class Door:
 
     Attributes:
         request: Number of the request that frames belong to.
+        waiting: Does the guest wait for an answer, which an interrupt may end?
         message_bytes: The largest frame that the host takes.
     """
 
     def __init__(self) -> None:
         self.request = 0
+        self.waiting = False
         self.message_bytes = frames.MAX_FRAME_BYTES
         self._write = os.write
         self._read = os.read
@@ -77,6 +80,10 @@ class Door:
         self._write(FD, _TAKE[stream])
         self._written = 0
         self._stream = stream
+
+    def interrupt_again(self) -> None:
+        """Has the host repeat an interrupt that came while this door was at work."""
+        self._write(FD, _AGAIN)
 
     # -- frames ------------------------------------------------------------------------------
 
@@ -124,7 +131,11 @@ class Door:
     def ask(self, kind: str, content: dict[str, Any]) -> Frame:
         """Asks the host and waits for the answer; an interrupt ends the wait."""
         self.send(kind, content)
-        frame = self.receive()
+        self.waiting = True
+        try:
+            frame = self.receive()
+        finally:
+            self.waiting = False
         if frame is None:
             raise EOFError(f"no answer to {kind}")
         return frame

@@ -209,7 +209,12 @@ class ZMQInteractiveShell(InteractiveShell):
         if self.interrupted and etype is not None and issubclass(etype, asyncio.CancelledError):
             value = KeyboardInterrupt().with_traceback(tb)
             exc_tuple = (KeyboardInterrupt, value, tb)
-        super().showtraceback(exc_tuple, *args, **kwargs)
+        try:
+            super().showtraceback(exc_tuple, *args, **kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - code of the error itself, such as its __str__
+            self._showtraceback(etype, value, [f"{getattr(etype, '__name__', etype)}"])
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         stb = list(stb)
@@ -241,7 +246,7 @@ def text_of(error: object) -> str:
     """str(error), whatever its __str__ does."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - the error's own code
+    except BaseException:  # noqa: BLE001 - the error's own code
         return f"<{type(error).__name__}: its text cannot be made>"
 
 
