@@ -95,7 +95,7 @@ class Door:
         self._output_bytes, self._message_bytes = output_bytes, message_bytes
         self._memory: LinearMemory | None = None
         self._inbound = b""
-        self._waiting_input = False
+        self._waiting_input = self._given_up = False
         self._lock = threading.Lock()
         self._taken = self._capacity = 0
         self._stream = "stdout"
@@ -136,7 +136,7 @@ class Door:
         self.request, self.answered = frame.request, False
         self._answer = ANSWERS[frame.type]
         self._sent, self._noticed = 0, False
-        self._waiting_input = False
+        self._waiting_input = self._given_up = False
 
     def end(self) -> None:
         """The turn is over: the rest of its text goes out, unread input is forgotten."""
@@ -276,10 +276,10 @@ class Door:
             return True
         if self.answered or request != self.request:
             return False
-        if kind == "input_request" and self._waiting_input:
-            return False
+        if kind == "input_request" and self._waiting_input and not self._given_up:
+            return False  # one question at a time
         if kind == "input_request":
-            self._waiting_input = True
+            self._waiting_input, self._given_up = True, False
             self._sent += len(data)
             if self._sent > self._output_bytes:
                 self._inbound = frames.encode(Frame("input_reply", {"value": "\x04"}, request))
@@ -332,6 +332,7 @@ class Door:
             if not self._inbound:
                 frame = self._next()
                 if frame is None and self._link.interrupted and self._waiting_input:
+                    self._given_up = True
                     return EINTR
                 self._inbound = b"" if frame is None else frames.encode(frame)
             at, length = memory.u32(iovs).value, memory.u32(iovs + 4).value
