@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 BARE = ("IPython", "IPython.core", "jupyter_client", "ipykernel")
 """Packages of which the kernel process needs a few modules, and whose own __init__ imports many.
 
-A third of the modules that a kernel process would load (130 of 420, a quarter of its start) come
-from there: IPython's shell, Jupyter's clients, managers and provisioners. None is ever used here.
+A quarter of the modules that a kernel process would load (112 of 422), and of the time that its
+imports take (133 ms with, 96 ms without; Python 3.11), come from there: IPython's shell, Jupyter's
+clients, managers and provisioners. None is ever used here.
 """
 
 

@@ -253,6 +253,6 @@ def _write_new(path: Path, data: bytes) -> None:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
         os.replace(name, path)
-    except BaseException:
+    except BaseException:  # raised again: nothing half written is left behind
         Path(name).unlink(missing_ok=True)
         raise

@@ -2,7 +2,8 @@
 
 The only importer of ipykernel. Never imports wasmtime: what runs cells is another process, and
 this one survives its deaths. One event loop serves shell and control, so an interrupt or a
-shutdown is heard while a cell runs.
+shutdown is heard while a cell runs. The module is long because Jupyter's messages are many: one
+handler each, and little else.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Sandbox:
         self._thread.start()
         try:
             self._session = self._wait(self._open())
-        except BaseException:
+        except BaseException:  # raised again: no thread is left behind
             self._end_loop()
             raise
 
@@ -151,7 +151,7 @@ class Sandbox:
             session.on_status = lambda status: report(status.what)
         try:
             await session.ready()
-        except BaseException:
+        except BaseException:  # raised again: no worker is left behind
             await session.close()
             raise
         return session
