@@ -17,9 +17,9 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "spawn"),
-    ("policy", "caches", "frontend"),
-    ("runtimes", "environments", "grants"),
+    ("errors", "frames", "history", "spawn", "records", "folders"),
+    ("policy", "caches", "frontend", "pagelog"),
+    ("runtimes", "environments", "grants", "timeline"),
     ("launch",),
     ("session", "connection"),
     ("sandbox", "kernel", "cli"),
@@ -29,15 +29,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine"),
-    ("door", "interrupts", "images", "switchboard"),
-    ("guest",),
-    ("prepare",),
+    ("door", "interrupts", "images", "switchboard", "travel"),
+    ("guest", "dirty"),
+    ("prepare", "checkpoints"),
+    ("keeper",),
     ("server",),
     ("__main__",),
 )
 """Modules of worker/, lowest first. They import each other, and the modules of `WORKER_MAY`."""
 
-WORKER_MAY = frozenset({"errors", "frames", "policy", "caches", "runtimes", "environments"})
+WORKER_MAY = frozenset({
+    "errors", "frames", "policy", "caches", "runtimes", "environments",
+    "records", "pagelog", "timeline",
+})  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "wasmtime": ("wasi_kernel.worker.",),
@@ -47,7 +51,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 }
 """Outside packages and the only modules (or, with a dot at the end, packages) that import them."""
 
-STDLIB_ONLY = ("wasi_kernel.frames",)
+STDLIB_ONLY = ("wasi_kernel.frames", "wasi_kernel.records")
 FACE = "wasi_kernel"
 """The package itself: its public names are imported by users, not from within."""
 

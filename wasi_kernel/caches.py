@@ -133,6 +133,13 @@ class Cache:
             os.utime(_seal_path(path))  # the seal's: the file's own mtime is part of what is sealed
         return notes
 
+    def sealed_digest(self, path: Path) -> str:
+        """SHA-256 that the file at `path` was sealed with, hex; "" if it has no seal."""
+        try:
+            return str(json.loads(_read_own(_seal_path(path)))["sha256"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return ""
+
     def store(self, path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
         """Makes the file at `path`: `write` fills a new file and returns notes to keep with it.
 

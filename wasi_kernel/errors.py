@@ -6,6 +6,8 @@ message text; what a program may want to know is a field.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class WasiKernelError(Exception):
     """Any error of wasi-kernel itself."""
@@ -41,30 +43,87 @@ class RuntimeNotFoundError(InstallationError):
         self.where = where
 
 
+class PageLogError(WasiKernelError):
+    """A session's checkpoints cannot be used.
+
+    Attributes:
+        where: The file or folder.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"the checkpoints at {where} cannot be used: {reason}")
+        self.where = where
+
+
+class UnknownCheckpointError(WasiKernelError):
+    """There is no such checkpoint to go to; the text says which there are."""
+
+
 class ProtocolError(WasiKernelError):
     """The other side of a socket of ours said something that the protocol does not allow."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left after the loss of a guest: the state of a checkpoint, in a new guest.
+
+    Attributes:
+        cell: Execution count of the checkpoint's cell, 0 for the state before the first.
+        lost_cells: Execution counts of cells that had ended and whose effects are lost as well.
+        closed_files: Files that were open at the checkpoint, and are not any more.
+        damage: What was found damaged on the way, empty if nothing.
+    """
+
+    cell: int = 0
+    lost_cells: tuple[int, ...] = ()
+    closed_files: tuple[str, ...] = ()
+    damage: str = ""
+
+
 class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
-    """The guest, or the worker that ran it, is gone; its variables went with it.
+    """The guest, or the worker that ran it, is gone.
 
     Attributes:
         ename: A stable name of what happened, one of `LOSSES`, as it stands in a cell's error.
         detail: What was seen, in one line.
+        kept: What the session goes on with; None if all variables are lost.
+        in_cell: Was a cell running?
     """
 
     def __init__(self, ename: str, detail: str) -> None:
         super().__init__(f"{ename}: {detail}")
         self.ename, self.detail = ename, detail
+        self.kept: Kept | None = None
+        self.in_cell = True
 
     @property
     def explanation(self) -> str:
-        """What happened and what is lost, for the user."""
+        """What happened, what is lost and what is not, for the user."""
         what = LOSSES.get(self.ename, "the sandbox was lost")
-        return (
-            f"{what} ({self.detail}). All variables are lost; files that cells wrote stay. "
-            "A new sandbox is started: run the cells above again"
-        )
+        return f"{what} ({self.detail}). {self.consequences}"
+
+    @property
+    def consequences(self) -> str:
+        """What is lost and what is not."""
+        kept = self.kept
+        if kept is None:
+            return (
+                "All variables are lost; files that cells wrote stay. "
+                "A new sandbox is started: run the cells above again"
+            )
+        before = "before this cell; files that it wrote stay" if self.in_cell else "before"
+        text = f"Variables are as they were {before}"
+        if kept.lost_cells or kept.damage:
+            state = f"after cell [{kept.cell}]" if kept.cell else "before the first cell"
+            text = f"Variables are as they were {state}; files that cells wrote stay"
+        if kept.lost_cells:
+            cells = ", ".join(f"[{n}]" for n in kept.lost_cells)
+            text += f". LOST as well: what {cells} did, which had not been kept yet"
+        if kept.damage:
+            text += f". Checkpoints were damaged: {kept.damage}"
+        if kept.closed_files:
+            text += f". No longer open: {', '.join(kept.closed_files)}"
+        return text
 
 
 LOSSES = {

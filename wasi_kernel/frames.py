@@ -63,6 +63,10 @@ TYPES = (
     "progress",
     "unprepared",
     "lost",
+    # checkpoints: asked for by the guest or the kernel; written by the worker
+    "checkpoint_request",
+    "checkpoint_reply",
+    "checkpoint",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
 

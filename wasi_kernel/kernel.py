@@ -79,6 +79,7 @@ class WasiKernel(Kernel):
         self._count = 1
         self._display_id = 0
         self._greeted = False
+        self._told = ""  # the last problem with checkpoints that the user was told of
         self._arrived = self._abort_until = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
@@ -96,7 +97,7 @@ class WasiKernel(Kernel):
         if self.shell_stream is not None:
             self.shell_stream.on_recv(self._received, copy=False)
         self._sandbox = Session(self._settings, self._worker)
-        asyncio.get_running_loop().call_later(2.0, self._settings.scratch.sweep)
+        asyncio.get_running_loop().call_later(2.0, self._settings.sweep)
 
     # -- what ipykernel's base class asks for ------------------------------------------------
 
@@ -229,11 +230,11 @@ class WasiKernel(Kernel):
         }  # fmt: skip
 
         self.sandbox.retry()
-        if (loss := self.sandbox.take_unreported()) is not None:
-            text = f"[wasi-kernel] between cells: {loss.explanation}.\n"
-            self._send("stream", {"name": "stderr", "text": text}, parent)
-        if not silent and self.sandbox.state != "ready":
-            await self._show_status(parent)
+        if not silent:
+            if self.sandbox.state != "ready":
+                await self._show_status(parent)
+            if (loss := self.sandbox.take_unreported()) is not None:
+                self._note(f"between cells: {loss.explanation}", parent)
         try:
             frame = await self.sandbox.request(
                 "execute_request", content, metadata=_header(parent),
@@ -274,12 +275,23 @@ class WasiKernel(Kernel):
         return show
 
     def _greet(self, parent: dict[str, Any]) -> None:
-        """Says once, with the first cell, what the user must know about the settings."""
+        """Says once what the user must know about the settings, and about checkpoints."""
         if not self._greeted:
             self._greeted = True
             for notice in self._settings.notices:
-                text = f"[wasi-kernel] {notice}.\n"
-                self._send("stream", {"name": "stderr", "text": text}, parent)
+                self._note(notice, parent)
+        if self.sandbox.problem != self._told:
+            self._told = self.sandbox.problem
+            if self._told:
+                self._note(
+                    f"{self._told}; a cell that ends the sandbox takes all that is not kept with "
+                    "it", parent,
+                )  # fmt: skip
+
+    def _note(self, text: str, parent: dict[str, Any]) -> None:
+        """A line of this kernel's own, in the cell's standard error."""
+        content = {"name": "stderr", "text": f"[wasi-kernel] {text}.\n"}
+        self._send("stream", content, parent)
 
     def _failure(
         self, ename: str, evalue: str, parent: dict[str, Any], count: int, *, silent: bool

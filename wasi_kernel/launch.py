@@ -1,4 +1,4 @@
-"""Launch: what a session's workers are started with, and its private folder on the host.
+"""Launch: what a session's workers are started with, and its private folders on the host.
 
 Imported on the start path: this module and what it imports are kept small.
 """
@@ -10,56 +10,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from wasi_kernel import caches, frames, grants, runtimes
+from wasi_kernel import caches, folders, frames, grants, runtimes
+from wasi_kernel.errors import InstallationError
+from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, TMP, WORK, Policy
 from wasi_kernel.spawn import Worker, spawn
 
 BOOT = 1
 """Number of the request that a worker is started with."""
-
-
-class Scratch:
-    """A session's private folder on the host: the guest's /tmp and home, kept across its deaths.
-
-    A lock on a file in it says that it is in use; folders without are swept away.
-    """
-
-    def __init__(self) -> None:
-        base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
-        self.path = base / f"wasi-kernel-{os.getuid()}-{os.urandom(8).hex()}"
-        self.path.mkdir(mode=0o700)
-        self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        _flock(self._lock)
-
-    def remove(self) -> None:
-        """Removes the folder with all that is in it."""
-        import shutil
-
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Removes the folders that sessions left behind which were killed."""
-        import shutil
-
-        for path in self.path.parent.glob(f"wasi-kernel-{os.getuid()}-*"):
-            with contextlib.suppress(OSError):
-                if path == self.path or path.lstat().st_uid != os.getuid():
-                    continue
-                fd = os.open(path / "lock", os.O_RDWR | os.O_NOFOLLOW)
-                try:
-                    _flock(fd)
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(fd)
-
-
-def _flock(fd: int) -> None:
-    import fcntl
-
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @dataclass(frozen=True)
@@ -70,18 +29,38 @@ class Settings:
         policy: What the guest may reach.
         cache: The cache folder.
         work: Host folder shown as `/work`, None for an empty one.
-        scratch: The session's private folder.
+        scratch: Where the guest's /tmp and home are; kept across its deaths.
+        checkpoints: Where its checkpoints are, inside the cache, which is never granted; None if
+            they are switched off.
         notices: What to tell the user about the settings.
     """
 
     policy: Policy
     cache: Path
     work: str | None
-    scratch: Scratch
+    scratch: OwnFolder
+    checkpoints: OwnFolder | None
     notices: tuple[str, ...] = ()
 
-    def boot(self, task: str) -> Frame:
-        """The frame that a worker is started with; `task` is "serve" or "prepare"."""
+    def release(self) -> None:
+        """Removes the folders, those that are not kept."""
+        self.scratch.release()
+        if self.checkpoints is not None:
+            self.checkpoints.release()
+
+    def sweep(self) -> None:
+        """Removes the folders of sessions that were killed."""
+        folders.sweep(self.scratch.path.parent, _scratch_prefix())
+        if self.checkpoints is not None:
+            folders.sweep(self.checkpoints.path.parent)
+
+    def boot(self, task: str, skip: int = 0) -> Frame:
+        """The frame that a worker is started with.
+
+        Args:
+            task: "serve" or "prepare".
+            skip: So many of the newest checkpoints are left out: a guest died that was woken there.
+        """
         policy = self.policy
         shown = [{"guest_path": WORK, "writable": False, "what": "the notebook's folder"}]
         if self.work is None:
@@ -111,6 +90,10 @@ class Settings:
             "scratch": str(self.scratch.path),
             "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
+            "session": {
+                "folder": None if self.checkpoints is None else str(self.checkpoints.path),
+                "skip": skip,
+            },
         }
         return Frame("boot_request", content, BOOT)
 
@@ -138,12 +121,34 @@ def settings(policy: Policy, work: Path | None) -> Settings:
                     "is empty. Start from a folder of its own to read files"
                 ),
             )
-    return Settings(policy, cache, shown, Scratch(), notices)
+    base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
+    scratch = OwnFolder(base, _scratch_prefix())
+    return Settings(policy, cache, shown, scratch, _checkpoints_folder(policy, cache), notices)
 
 
-def start(given: Settings, task: str = "serve", worker: Worker | None = None) -> Worker:
-    """Starts a worker, or takes one that waits; its boot frame is on the way."""
+def _checkpoints_folder(policy: Policy, cache: Path) -> OwnFolder | None:
+    if not policy.checkpoints.enabled:
+        return None
+    try:
+        return OwnFolder(sessions_folder(cache))
+    except (InstallationError, OSError):  # the worker cannot use the cache either, and says so
+        return None
+
+
+def sessions_folder(cache: Path) -> Path:
+    """Where all sessions' checkpoints are."""
+    return caches.Cache(cache).folder("sessions")
+
+
+def _scratch_prefix() -> str:
+    return f"wasi-kernel-{os.getuid()}-"
+
+
+def start(
+    given: Settings, task: str = "serve", worker: Worker | None = None, skip: int = 0
+) -> Worker:
+    """Starts a worker, or takes one that waits; its boot frame (see `boot`) is on the way."""
     worker = spawn() if worker is None else worker
     with contextlib.suppress(OSError):  # a worker that is gone already is noticed by its silence
-        worker.requests.sendall(frames.encode(given.boot(task)))
+        worker.requests.sendall(frames.encode(given.boot(task, skip)))
     return worker

@@ -80,6 +80,34 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class CheckpointLimits:
+    """How much of a session's past is kept.
+
+    Attributes:
+        enabled: Is a checkpoint written after each cell? Without, a lost guest loses all variables.
+        cells: So many cells can be undone, at least, as far as `bytes` allows.
+        bytes: Disk space for checkpoints; the present state is kept whatever its size.
+        compare: Find what has changed by comparing all memory, as is done where the operating
+            system cannot tell.
+    """
+
+    enabled: bool = True
+    cells: int = 200
+    bytes: int = 2048 * MIB
+    compare: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "compare"):
+            if not isinstance(getattr(self, name), bool):
+                raise PolicyError(f"checkpoints.{name}", getattr(self, name), _A_BOOL)
+        for name, low, high in (("cells", 1, 100_000), ("bytes", 16 * MIB, 1 << 50)):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                allowed = f"a whole number from {low} to {high}"
+                raise PolicyError(f"checkpoints.{name}", value, allowed)
+
+
+@dataclass(frozen=True)
 class Policy:
     """Everything a guest is given.
 
@@ -93,6 +121,8 @@ class Policy:
         env: Environment variables of the guest, beside HOME and TMPDIR.
         preload: Modules that the base image has imported already.
         limits: See `Limits`.
+        checkpoints: See `CheckpointLimits`.
+        restart_keeps_state: Does a kernel that is restarted go on with its variables?
 
     Raises:
         PolicyError: On construction; names the key, its value and what is allowed.
@@ -104,6 +134,8 @@ class Policy:
     env: dict[str, str] = field(default_factory=dict)
     preload: tuple[str, ...] = PRELOAD
     limits: Limits = field(default_factory=Limits)
+    checkpoints: CheckpointLimits = field(default_factory=CheckpointLimits)
+    restart_keeps_state: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.runtime, (str, NoneType)):
@@ -122,6 +154,10 @@ class Policy:
                 raise PolicyError(f"preload[{k}]", module, _A_MODULE)
         if not isinstance(self.limits, Limits):
             raise PolicyError("limits", self.limits, _AN_OBJECT)
+        if not isinstance(self.checkpoints, CheckpointLimits):
+            raise PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
+        if not isinstance(self.restart_keeps_state, bool):
+            raise PolicyError("restart_keeps_state", self.restart_keeps_state, _A_BOOL)
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
@@ -146,10 +182,15 @@ class Policy:
             values["preload"] = tuple(values["preload"])
         if "limits" in values:
             values["limits"] = Limits(**_fields(Limits, "limits", values["limits"]))
+        if "checkpoints" in values:
+            given = _fields(CheckpointLimits, "checkpoints", values["checkpoints"])
+            values["checkpoints"] = CheckpointLimits(**given)
         return cls(**values)
 
 
-def _fields(kind: type[Policy | Grant | Limits], at: str, data: object) -> dict[str, Any]:
+def _fields(
+    kind: type[Policy | Grant | Limits | CheckpointLimits], at: str, data: object
+) -> dict[str, Any]:
     """A copy of `data`, whose keys are fields of `kind`, all those without a default among them."""
     if not isinstance(data, dict):
         raise PolicyError(at or "the policy", data, _AN_OBJECT)

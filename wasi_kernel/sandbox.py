@@ -224,14 +224,16 @@ class Sandbox:
             "allow_stdin": ask is not None, "user_expressions": {},
         }  # fmt: skip
         self._session.retry()
-        if (loss := self._session.take_unreported()) is not None:
-            text = f"[wasi-kernel] between runs: {loss}. All variables are lost\n"
-            result.outputs.append({"type": "stream", "name": "stderr", "text": text})
+
+        async def request() -> Frame:
+            await self._session.settled(MAX_DEADLINE_S, for_cell=True)
+            if (loss := self._session.take_unreported()) is not None:
+                text = f"[wasi-kernel] between runs: {loss.explanation}\n"
+                result.outputs.append({"type": "stream", "name": "stderr", "text": text})
+            return await self._session.request("execute_request", content, on_output=on_output)
+
         try:
-            reply = await self._within(
-                deadline_s,
-                self._session.request("execute_request", content, on_output=on_output),
-            )
+            reply = await self._within(deadline_s, request())
         except (ProtocolError, GuestLost) as e:
             result.status, result.error = "error", _error(e)
             return result

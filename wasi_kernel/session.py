@@ -1,7 +1,8 @@
 """Session: an async handle on a worker, valid across the worker's deaths.
 
 One request at a time; what the guest shows arrives, in order, at the request's `on_output` before
-its reply. A worker that dies is replaced at once; the request in progress ends with `GuestLost`.
+its reply. A worker that dies is replaced at once; the new one takes up the last checkpoint, and
+then the request in progress ends with `GuestLost`, which says what is left.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel import frames, launch
-from wasi_kernel.errors import GuestLost, InstallationError, ProtocolError
+from wasi_kernel.errors import GuestLost, InstallationError, Kept, ProtocolError
 from wasi_kernel.frames import Frame
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ SECOND_INTERRUPT_S = 1.0
 
 HEEDLESS = 3
 """So many interrupts, each seen by the cell and each ignored, and the next one stops it."""
+
+GIVEN_UP = 3
+"""So many starts that failed one after another, each from an older checkpoint, and the next one
+begins anew; and the one after that is the last."""
+
+CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close")
+"""Requests that change variables, after which a checkpoint is written."""
 
 STATES: dict[str, frozenset[str]] = {
     "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
@@ -78,6 +86,8 @@ class _Request:
     seen: int = 0
     failure: Exception | None = None  # what the caller's on_output raised first
     loss: GuestLost | None = None  # why we ourselves stopped the worker
+    cell: int = 0  # its execution count
+    changes: bool = False  # must its effects be kept, and are they not yet?
 
 
 class Session:
@@ -87,6 +97,7 @@ class Session:
         facts: What the guest said at its boot: its Python version and banner.
         status: What is going on while the session is not ready.
         generation: How many guests there have been before this one.
+        problem: What has gone wrong with the checkpoints; empty if nothing.
     """
 
     def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
@@ -109,6 +120,17 @@ class Session:
         self._interrupted_early = False
         self._prepared = False
         self._unreported: GuestLost | None = None
+        self._loss: GuestLost | None = None  # what happened, until it is known what is left
+        self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
+        self.problem = ""
+        self._handlers: dict[str, Callable[[Frame], None]] = {
+            "progress": self._progressed,
+            "unprepared": lambda _frame: self._replace("preparing", "prepare"),
+            "boot_reply": self._booted,
+            "lost": self._said_lost,
+            "interrupt_reply": self._interrupt_replied,
+            "checkpoint": self._checkpointed,
+        }
         self.facts: dict[str, Any] = {}
         self.status = Status("starting the sandbox")
         self.on_status: Callable[[Status], None] = lambda _status: None
@@ -227,6 +249,8 @@ class Session:
             except frames.FrameError as e:
                 raise ProtocolError(f"this cannot be sent to the sandbox: {e}") from None
             current = self._current = _Request(self._number, on_output, future)
+            current.cell = content.get("execution_count", 0) if kind == "execute_request" else 0
+            current.changes = kind in CHANGING
             sending = self._spawn(self._send(data))
             try:
                 reply = await future
@@ -279,10 +303,19 @@ class Session:
         self._lost(loss)
 
     async def restart(self) -> None:
-        """Gives the session a new guest."""
-        self.stop(GuestLost("WorkerKilled", "restarted"))
-        self._unreported = None
+        """Gives the session a new guest, which knows nothing of the old one."""
+        if self._state in ("ready", "starting"):
+            self._loss = GuestLost("WorkerKilled", "restarted")
+            self._failed_boots = 0
+            self.generation += 1
+            self._replace("starting", "serve", clean=True)
         await self.ready()
+        self._unreported = None
+
+    async def kept(self) -> None:
+        """Waits until the last request's checkpoint is written, or cannot be."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._unkept or self.problem)
 
     async def close(self) -> None:
         """Ends the guest and removes the session's private folder."""
@@ -294,7 +327,7 @@ class Session:
         self._fail(GuestLost("WorkerKilled", "the session was closed"))
         for task in self._tasks:
             task.cancel()
-        self._settings.scratch.remove()
+        self._settings.release()
         async with self._changed:
             self._changed.notify_all()
 
@@ -318,7 +351,7 @@ class Session:
 
     def _restart(self, task: str) -> None:
         try:
-            self._worker = launch.start(self._settings, task)
+            self._worker = launch.start(self._settings, task, skip=self._failed_boots)
         except OSError as e:
             self._broken = InstallationError(f"no worker process can be started: {e}")
             self._become("broken")
@@ -367,28 +400,26 @@ class Session:
 
     def _received(self, frame: Frame) -> None:
         current = self._current
-        if frame.type == "progress":
-            said = frame.content
-            self.status = Status(str(said.get("what")), said.get("fraction"), said.get("left_s"))
-            self.on_status(self.status)
-        elif frame.type == "unprepared":
-            self._replace("preparing", "prepare")
-        elif frame.type == "boot_reply":
-            self._booted(frame)
-        elif frame.type == "lost":
-            self._said_lost(frame.content)
-        elif frame.type == "interrupt_reply":
-            self._interrupt_replied(frame)
+        handle = self._handlers.get(frame.type)
+        if handle is not None:
+            handle(frame)
         elif current is None or frame.request != current.number:
             return  # of a request that is over
         elif frame.type.endswith("_reply"):
             if not current.reply.done():
+                if current.changes:
+                    self._unkept[current.number] = current.cell
                 current.reply.set_result(frame)
         else:
             try:
                 current.on_output(frame)
             except Exception as e:  # noqa: BLE001 - the caller's own; raised after the reply
                 current.failure = current.failure or e
+
+    def _progressed(self, frame: Frame) -> None:
+        said = frame.content
+        self.status = Status(str(said.get("what")), said.get("fraction"), said.get("left_s"))
+        self.on_status(self.status)
 
     def _booted(self, frame: Frame) -> None:
         if frame.request != launch.BOOT:
@@ -402,8 +433,36 @@ class Session:
         else:
             self.facts = frame.content
             self.status = Status()
+            self.problem = str(frame.content.get("problem", ""))
             self._failed_boots, self._prepared = 0, False
             self._become("ready")
+            self._tell(frame.content)
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        """Ends the request that lost its guest, now that it is known what is left."""
+        kept, resumed = None, said.get("session")
+        if resumed is not None:
+            cells = {n: cell for n, cell in self._unkept.items() if n > resumed["request"]}
+            lost = tuple(sorted({cell for cell in cells.values() if cell}))
+            closed = tuple(str(name) for name in said.get("closed_files", []))
+            kept = Kept(resumed["cell"], lost, closed, str(said.get("damage", "")))
+        self._unkept.clear()
+        loss, self._loss = self._loss, None
+        if loss is None:
+            return
+        loss.kept, loss.in_cell = kept, self._current is not None
+        if self._current is None:
+            self._unreported = loss
+        self._fail(loss)
+
+    def _checkpointed(self, frame: Frame) -> None:
+        """A checkpoint was written, or could not be; or memory went back to one."""
+        self.problem = str(frame.content.get("problem", ""))
+        if not self.problem:
+            self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}
+            if self._current is not None and frame.request == self._current.number:
+                self._current.changes = False
+        self._spawn(self._notify())
 
     def _interrupt_replied(self, frame: Frame) -> None:
         current = self._current
@@ -417,7 +476,8 @@ class Session:
                 GuestLost("KeyboardInterrupt", f"no reaction to the interrupt in {grace:g} s")
             )
 
-    def _said_lost(self, said: dict[str, Any]) -> None:
+    def _said_lost(self, frame: Frame) -> None:
+        said = frame.content
         ename, detail = str(said.get("ename")), str(said.get("detail"))
         if said.get("fatal"):
             self._break(InstallationError(detail))
@@ -431,23 +491,27 @@ class Session:
         ename = "WorkerKilled" if how == "killed by signal 9" else "WorkerFailed"
         self._lost(GuestLost(ename, f"the worker process: {how}"))
 
-    def _lost(self, loss: GuestLost) -> None:
-        """The guest is gone: tell who waits, start the next one."""
+    def _lost(self, loss: GuestLost, *, clean: bool = False) -> None:
+        """The guest is gone: start the next one; who waits is told when that one is there.
+
+        `clean`: its checkpoints are not to be used.
+        """
         if self._state == "closed":
             return
         if self._state != "ready":
             self._failed_boots += 1
-            if self._failed_boots >= 2:
+            most = GIVEN_UP if self._settings.checkpoints is not None else 1
+            if self._failed_boots > most:
                 self._break(InstallationError(f"the sandbox does not start: {loss}"))
                 return
-        if self._current is None:
-            self._unreported = loss
+            clean = self._failed_boots == most
+        if self._loss is None:
+            self._loss = loss if self._current is None else self._current.loss or loss
         self.generation += 1
         self.status = Status("starting a new sandbox")
-        self._replace("starting", "serve")
-        self._fail(loss)
+        self._replace("starting", "serve", clean=clean)
 
-    def _replace(self, state: str, task: str) -> None:
+    def _replace(self, state: str, task: str, *, clean: bool = False) -> None:
         if task == "prepare" and self._prepared:
             self._break(
                 InstallationError("what was prepared cannot be loaded; try: wasi-kernel prepare")
@@ -455,6 +519,8 @@ class Session:
             return
         self._silence()
         self._worker.end()
+        if clean and self._settings.checkpoints is not None:
+            self._settings.checkpoints.clear()
         self._become(state)
         self._restart(task)
 
@@ -465,6 +531,7 @@ class Session:
         if self._state == "ready":
             self._become("starting")
         self._become("broken")
+        self._loss = None
         self._fail(GuestLost("WorkerFailed", str(error)))
 
     def _fail(self, loss: GuestLost) -> None:

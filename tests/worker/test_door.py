@@ -231,7 +231,9 @@ def test_a_reply_of_another_type_is_no_answer(open_guest: Callable, kind: str):
 def test_each_request_has_its_reply(open_guest: Callable, kind: str):
     reply = kind.replace("_request", "_reply")
     if reply not in doors.REPLIES:
-        assert kind in {"interrupt_request", "info_request", "input_request"}
+        assert kind in {
+            "interrupt_request", "info_request", "input_request", "checkpoint_request",
+        }  # fmt: skip
         return
     probe = open_guest()
     probe.door.begin(Frame(kind, {}, 4))
@@ -247,7 +249,10 @@ def test_a_comm_message_of_the_front_end_is_answered_too(open_guest: Callable, k
 
 
 SAID_BY_OTHERS = sorted(
-    set(frames.TYPES) - doors.OUTPUT - doors.REPLIES - {"input_request", "info_request"}
+    set(frames.TYPES)
+    - doors.OUTPUT
+    - doors.REPLIES
+    - {"input_request", "info_request", "checkpoint_request"}
 )
 
 
@@ -435,7 +440,7 @@ def test_a_guest_from_an_image_goes_on_where_its_tray_was(open_guest: Callable):
     lay_tray(probe)
     put_text(probe, b"before")
     probe.door.tray = 0
-    probe.door.adopt(TRAY_AT)
+    probe.door.adopt(TRAY_AT, "stdout")
     put_text(probe, b"after")
     probe.door.drain()
     assert probe.kernel.text() == "after"

@@ -12,9 +12,8 @@ import pytest
 
 from wasi_kernel.errors import LOSSES, GuestLost, InstallationError
 from wasi_kernel.policy import MIB, Limits
+from wasi_kernel.worker import THREAD_STACK_EXTRA, images
 from wasi_kernel.worker import engine as engines
-from wasi_kernel.worker import images
-from wasi_kernel.worker.__main__ import THREAD_STACK_EXTRA
 from wasi_kernel.worker.guest import is_reactor
 from wasi_kernel.worker.memory import WASM_PAGE
 
@@ -35,6 +34,11 @@ def reactor(body: str, *, alloc: str = f"(i32.const {ALLOC_AT})", more: str = ""
     return f"""(func (export "host_alloc") (param i32) (result i32) {alloc})
       (func $turn (export "turn") (param i32 i32) (result i32) {body})
       (func (export "shutdown")) {more}"""
+
+
+def image(path: Path, notes: dict[str, Any]) -> Callable[[Any], None]:
+    """What fills a guest's memory from an image."""
+    return lambda memory: images.restore(memory, path, notes["bytes"])
 
 
 def lost(probe: Any, source: str = "x") -> GuestLost:
@@ -369,7 +373,7 @@ def test_the_monotonic_clock_goes_on_over_an_image(
     assert abs(notes["clock_ns"] - before) < 10**9
     notes["clock_ns"] += hour_ns  # as if the image had been made by a guest an hour old
     second = open_guest()
-    second.guest.restore_image(path, notes)
+    second.guest.wake(image(path, notes), notes)
     after = clock(second)
     assert hour_ns <= after - before < hour_ns + 60 * 10**9
     assert abs(second.guest.monotonic_ns() - after) < 10**9
@@ -383,7 +387,7 @@ def test_the_wall_clock_does_not_move_with_an_image(open_guest: Callable, tmp_pa
     path.touch()
     notes = open_guest().guest.save_image(path)
     second = open_guest()
-    second.guest.restore_image(path, {**notes, "clock_ns": 10**18})
+    second.guest.wake(image(path, notes), {**notes, "clock_ns": 10**18})
     assert second.call("clock_time_get", 0, 1, 8192) == 0
     seen = int.from_bytes(second.memory.read(8192, 8), "little")
     assert abs(seen - time.time_ns()) < 60 * 10**9
@@ -396,12 +400,12 @@ def test_an_image_that_does_not_fit_is_an_installation_error(
     path.touch()
     notes = open_guest().guest.save_image(path)
     with pytest.raises(InstallationError, match="image"):
-        open_guest(wat(pages=5)).guest.restore_image(path, notes)
+        open_guest(wat(pages=5)).guest.wake(image(path, notes), notes)
     with pytest.raises(InstallationError, match="image"):
-        open_guest().guest.restore_image(tmp_path / "nothing", notes)
+        open_guest().guest.wake(image(tmp_path / "nothing", notes), notes)
     os.truncate(path, 100)
     with pytest.raises(InstallationError, match="image"):
-        open_guest().guest.restore_image(path, notes)
+        open_guest().guest.wake(image(path, notes), notes)
 
 
 def test_what_was_printed_before_an_image_is_not_printed_again(
@@ -411,11 +415,11 @@ def test_what_was_printed_before_an_image_is_not_printed_again(
     path.touch()
     first, second = open_guest(), open_guest()
     first.memory.write(65_536, b"".join(n.to_bytes(4, "little") for n in (0, 1, 100, 0, 0)))
-    first.door.adopt(65_536)
+    first.door.adopt(65_536, "stdout")
     first.memory.write(65_536 + 32, b"hello")
     first.memory.u32(65_536 + 12).value = 5
     notes = first.guest.save_image(path)
     assert first.kernel.text() == "hello"
-    second.guest.restore_image(path, notes)
+    second.guest.wake(image(path, notes), notes)
     second.door.drain()
     assert second.kernel.text() == "hello"  # one kernel serves both: nothing was added

@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING
 
 from wasi_kernel import frames
 from wasi_kernel.frames import Frame
+from wasi_kernel.worker import THREAD_STACK_EXTRA
 from wasi_kernel.worker.link import Link, LinkClosedError, readable
 
 if TYPE_CHECKING:
     from wasi_kernel.worker.server import Server
-
-THREAD_STACK_EXTRA = 8 << 20
-"""Bytes of the guest thread's stack beyond the wasm stack; 2 MiB is wasmtime's least."""
 
 
 class Control:

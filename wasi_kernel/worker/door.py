@@ -18,6 +18,7 @@ cleared by the host *before* it reads `written`, so no text is left behind.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import struct
 import threading
 import time
@@ -28,7 +29,7 @@ from wasi_kernel.frames import Frame
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SUCCESS, EFAULT, EINTR, EINVAL, EIO, ENOTSUP = 0, 21, 27, 28, 29, 58  # WASI preview 1
 TRAY, NUDGE, TAKE_STDOUT, TAKE_STDERR, AGAIN = 1, 2, 3, 4, 5  # door commands
@@ -48,7 +49,9 @@ ANSWERS = {
 }
 """Which reply a guest may give to which request."""
 
-REPLIES = frozenset(ANSWERS.values()) - {"input_reply", "interrupt_reply", "info_reply"}
+REPLIES = frozenset(ANSWERS.values()) - {
+    "input_reply", "interrupt_reply", "info_reply", "checkpoint_reply",
+}  # fmt: skip
 """The replies that a guest may give at all."""
 
 OUTPUT = frozenset({
@@ -87,6 +90,8 @@ class Door:
             wakeup fd is being set, and that a wakeup byte (a write of one byte) was written.
         again: Called when the guest wants an interrupt repeated in a moment.
         info: Gives what the guest is told about its own sandbox, when it asks.
+        checkpoint: Does what a guest asks about its checkpoints; gives the reply's content.
+        holds: Is asked about each reply of the guest, as (type, content): should it be kept back?
         next_request: Called when a command build's agent reads at rest; gives its next frame.
     """
 
@@ -111,6 +116,8 @@ class Door:
         self.arm: Callable[[float], None] = lambda _at: None
         self.again: Callable[[], None] = lambda: None
         self.info: Callable[[], dict[str, Any]] = dict
+        self.checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = lambda _content: {}
+        self.holds: Callable[[str, dict[str, Any]], bool] = lambda _type, _content: False
         self.next_request: Callable[[], Frame | None] | None = None
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
 
@@ -121,14 +128,26 @@ class Door:
     def detach(self) -> None:
         """The memory is about to be freed: nothing reads or writes it from here on."""
         with self._lock:
-            self._memory = None
+            self._memory, self.tray = None, 0
 
-    def adopt(self, tray: int) -> None:
-        """Names the tray of a guest that comes from an image."""
-        if self._memory is not None and tray:
-            self.tray = tray
-            self._capacity = self._memory.u32(tray + 8).value
-            self._taken = self._memory.u32(tray + 12).value
+    def adopt(self, tray: int, stream: str) -> None:
+        """Names the tray of a guest that comes from an image, and the stream that it fills."""
+        with self._lock:
+            if self._memory is not None and tray:
+                self.tray, self._stream = tray, stream
+                self._capacity = self._memory.u32(tray + 8).value
+                self._taken = self._memory.u32(tray + 12).value
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """While its body runs, no other thread reads or writes the guest's memory through here."""
+        with self._lock:
+            yield
+
+    @property
+    def stream(self) -> str:
+        """The stream that the guest's tray is filled for."""
+        return self._stream
 
     def begin(self, frame: Frame) -> None:
         """Puts a request before the guest; a new turn begins."""
@@ -261,18 +280,28 @@ class Door:
             size, kind, request = frames.peek(data)
         except frames.FrameError:
             return False
-        if size != len(data) or not _readable(data):
+        if size != len(data):
+            return False
+        try:
+            frame = frames.decode(data)  # what the kernel could not read would end the session
+        except frames.FrameError:
             return False
         self._drain()
         if kind in OUTPUT:
             self._output(data)
             return True
-        return self._wants_or_answers(kind, request, data)
+        return self._wants_or_answers(kind, request, frame.content, data)
 
-    def _wants_or_answers(self, kind: str, request: int, data: bytes) -> bool:
+    def _wants_or_answers(
+        self, kind: str, request: int, content: dict[str, Any], data: bytes
+    ) -> bool:
         """Handles a frame that asks for something or answers the request in progress."""
         if kind == "info_request":
             self._inbound = frames.encode(Frame("info_reply", self.info(), request))
+            return True
+        if kind == "checkpoint_request":
+            reply = self.checkpoint(content)
+            self._inbound = frames.encode(Frame("checkpoint_reply", reply, request))
             return True
         if self.answered or request != self.request:
             return False
@@ -287,6 +316,8 @@ class Door:
                 return True
         elif kind == self._answer and kind in REPLIES:
             self.answered, self._waiting_input = True, False
+            if self.holds(kind, content):
+                return True
         else:
             return False
         self._link.send(data)
@@ -419,12 +450,3 @@ class Door:
             now = time.time_ns() if clock == 0 else self.monotonic_ns()
             timeout = max(0, timeout - now)
         return timeout / 1e9
-
-
-def _readable(data: bytes) -> bool:
-    """Could the kernel read this frame? What it could not would end the session."""
-    try:
-        frames.decode(data)
-    except frames.FrameError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from wasmtime import Engine, Module
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from wasi_kernel.worker.door import Door
 
 REACTOR_EXPORTS = frozenset({"turn", "host_alloc", "shutdown"})
+SCRATCH = 1024
+"""An address for arguments of the host's own WASI calls; what stands there is put back."""
+
+FIRST_FD, OFLAGS_DIRECTORY = 3, 2  # WASI preview 1
 CLOCK_MARGIN_NS = 1_000_000
 """What the clock jumps ahead over an image, so that no error of reading it makes it go back."""
 
@@ -98,6 +102,8 @@ class Guest:
         self._host = _Host(door)
         self._interrupter: Interrupter | None = None
         self._store = Store(engine)
+        preopens = list(preopens)
+        self._root_fd = FIRST_FD + len(preopens) - 1
         try:
             wasi = WasiConfig()
             wasi.argv, wasi.env = argv, list(env.items())
@@ -120,11 +126,10 @@ class Guest:
 
     def _calibrate_clock(self) -> int:
         """Host monotonic time at which the guest's own native monotonic clock was zero."""
-        scratch = 1024  # any address: what stands there is put back
-        kept = self.memory.read(scratch, 8)
-        self._switchboard.native_clock()(self._store, MONOTONIC, 0, scratch)
-        guest_ns = int.from_bytes(self.memory.read(scratch, 8), "little")
-        self.memory.write(scratch, kept)
+        kept = self.memory.read(SCRATCH, 8)
+        self._switchboard.call("clock_time_get", MONOTONIC, 0, SCRATCH)
+        guest_ns = int.from_bytes(self.memory.read(SCRATCH, 8), "little")
+        self.memory.write(SCRATCH, kept)
         return time.monotonic_ns() - guest_ns
 
     def monotonic_ns(self) -> int:
@@ -134,24 +139,58 @@ class Guest:
     # -- images ------------------------------------------------------------------------------
 
     def save_image(self, path: Path) -> dict[str, Any]:
-        """Writes this resting guest to `path`; returns the notes that `restore_image` needs."""
+        """Writes this resting guest to `path`; returns the notes that `wake` needs."""
         self.door.drain()
-        size = images.save(self.memory, path)
-        return {"bytes": size, "tray": self.door.tray, "clock_ns": self.monotonic_ns()}
+        return {"bytes": images.save(self.memory, path), **self.notes()}
 
-    def restore_image(self, path: Path, notes: dict[str, Any]) -> None:
-        """Makes this new instance the guest of an image.
+    def notes(self) -> dict[str, Any]:
+        """What has to be kept with this resting guest's memory, for `wake`."""
+        return {
+            "tray": self.door.tray,
+            "stream": self.door.stream,
+            "clock_ns": self.monotonic_ns(),
+            "fds": self._switchboard.open_fds(),
+        }
+
+    def wake(self, fill: Callable[[LinearMemory], None], notes: dict[str, Any]) -> None:
+        """Makes this new instance the guest whose memory `fill` puts there.
+
+        Files that were open are not any more. Their fds are taken by an empty folder, so that
+        using them fails (EBADF) instead of meeting a file that is opened later.
 
         Raises:
-            InstallationError: The image does not fit.
+            InstallationError: The memory does not fit.
         """
         try:
-            images.restore(self.memory, path, notes["bytes"])
-        except (OSError, ValueError, WasmtimeError) as e:
-            raise InstallationError(f"the base image does not fit: {e}") from e
-        self.door.adopt(notes["tray"])
-        ahead_ns = notes["clock_ns"] + CLOCK_MARGIN_NS - self.monotonic_ns()
-        self._switchboard.clock_offset_ns = ahead_ns
+            fill(self.memory)
+            self.door.adopt(notes["tray"], notes["stream"])
+            ahead_ns = notes["clock_ns"] + CLOCK_MARGIN_NS - self.monotonic_ns()
+            self._switchboard.clock_offset_ns = ahead_ns
+            self._occupy(notes["fds"])
+        except (OSError, ValueError, WasmtimeError, OutOfBoundsError) as e:
+            raise InstallationError(f"the image does not fit: {e}") from e
+
+    def _occupy(self, fds: list[int]) -> None:
+        """Opens the guest's root folder on each of these fds."""
+        wanted = {fd for fd in fds if fd > self._root_fd}
+        kept = self.memory.read(SCRATCH, 8)
+        extra = []
+        while wanted:
+            self.memory.write(SCRATCH, b".")
+            out = SCRATCH + 4
+            errno = self._switchboard.call(
+                "path_open", self._root_fd, 0, SCRATCH, 1, OFLAGS_DIRECTORY, 0, 0, 0, out
+            )
+            fd = self.memory.u32(out).value
+            if errno or fd > max(wanted):  # they are not given out in order: nothing to gain
+                break
+            if fd in wanted:
+                wanted.discard(fd)
+            else:
+                extra.append(fd)
+        for fd in extra:
+            self._switchboard.call("fd_close", fd)
+        self.memory.write(SCRATCH, kept)
 
     # -- interrupts --------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ switchboard's clock offset makes up for that one).
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 MAP_PRIVATE_FIXED = 0x02 | 0x10  # the same numbers on Linux and macOS
+MADV_DONTNEED = 4  # Linux: what was written is forgotten, the pages are zero again
 
 
 def can_map() -> bool:
@@ -56,17 +58,44 @@ def restore(memory: LinearMemory, path: Path, size: int) -> None:
     with path.open("rb") as f:
         if os.fstat(f.fileno()).st_size < size:
             raise OSError(f"image {path} is shorter than its {size} bytes")
-        if not can_map():
-            for at in range(0, size, CHUNK):
-                memory.write(at, os.pread(f.fileno(), CHUNK, at))
-            return
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = (
-            ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
-            ctypes.c_long,
-        )  # fmt: skip
-        prot = mmap.PROT_READ | mmap.PROT_WRITE
-        address = memory.address(0, size)
-        if libc.mmap(address, size, prot, MAP_PRIVATE_FIXED, f.fileno(), 0) != address:
-            raise OSError(ctypes.get_errno(), "mmap over linear memory")
+        put = map_file if can_map() else copy_file
+        put(memory, 0, size, f.fileno(), 0)
+
+
+def map_file(memory: LinearMemory, at: int, length: int, fd: int, offset: int) -> None:
+    """Maps part of a file privately over memory; all in bytes, at page boundaries.
+
+    Raises:
+        OSError: It cannot be mapped; memory is as it was.
+    """
+    address = memory.address(at, length)
+    prot = mmap.PROT_READ | mmap.PROT_WRITE
+    if _libc().mmap(address, length, prot, MAP_PRIVATE_FIXED, fd, offset) != address:
+        raise OSError(ctypes.get_errno(), "mmap over linear memory")
+
+
+def copy_file(memory: LinearMemory, at: int, length: int, fd: int, offset: int) -> None:
+    """Copies part of a file to memory."""
+    for done in range(0, length, CHUNK):
+        memory.write(at + done, os.pread(fd, min(CHUNK, length - done), offset + done))
+
+
+def forget(memory: LinearMemory, at: int, length: int) -> None:
+    """Frees the host's pages under memory that is all zero and not mapped from a file."""
+    _libc().madvise(memory.address(at, length), length, MADV_DONTNEED)
+
+
+def address_of(buffer: Any) -> int:
+    """Where a writable buffer of the host's lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    )  # fmt: skip
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from wasi_kernel.worker.memory import OutOfBoundsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wasi_kernel.worker.memory import LinearMemory
 
@@ -183,6 +183,12 @@ class Interrupter:
             with contextlib.suppress(OutOfBoundsError):
                 for at, bits in self._words.items():
                     self._memory.u32(at).value &= ~bits & 0xFFFFFFFF
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """While its body runs, no thread writes flags."""
+        with self._lock:
+            yield
 
     def close(self) -> None:
         """Nothing is written from here on."""

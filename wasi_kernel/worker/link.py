@@ -103,6 +103,10 @@ class Link:
             self._received += self._decoder.feed(data)
         return self._received.pop(0)
 
+    def comes(self, duration_s: float) -> bool:
+        """Is there a frame from the kernel, or its end, within that time?"""
+        return bool(self._received) or bool(readable([self._socket.fileno()], duration_s))
+
     def wait(self, duration_s: float) -> bool:
         """Waits that long, or until an interrupt; True if the time has passed."""
         end = time.monotonic() + duration_s

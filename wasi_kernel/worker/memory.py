@@ -54,6 +54,10 @@ class LinearMemory:
         """A copy of `length` bytes at `at`."""
         return ctypes.string_at(self.address(at, length), length)
 
+    def view(self) -> memoryview:
+        """All bytes themselves, not a copy; they change as the guest runs."""
+        return memoryview((ctypes.c_char * self.size()).from_address(self.base)).cast("B")
+
     def write(self, at: int, data: bytes) -> None:
         """Puts `data` at `at`."""
         ctypes.memmove(self.address(at, len(data)), data, len(data))

@@ -70,7 +70,7 @@ _ = compileall.compile_dir({0!r}, quiet=2, workers=1,
 VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info[:2])'
 
 IMAGES_KEPT = 6
-IMAGE_FORMAT = "2"
+IMAGE_FORMAT = "3"
 """Another one when an image's notes change their meaning: older images are made again."""
 
 VERIFY_AFTER_S = (0.05, 0.5, 2.0)

@@ -1,7 +1,8 @@
 """The server: loads what the plan names and serves one session's requests with one guest.
 
 Runs on the guest's thread. A guest that dies ends the worker: after a trap the instance is of no
-use, and one way out of every death (a new worker) is simpler than two.
+use, and one way out of every death (a new worker, which takes up the last checkpoint) is simpler
+than two. Going back on request is no death: the same worker makes a fresh instance.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wasi_kernel import runtimes
 from wasi_kernel.caches import Cache
-from wasi_kernel.errors import GuestLost, InstallationError, WasiKernelError
+from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import Policy
-from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker import prepare
 from wasi_kernel.worker.door import Door
-from wasi_kernel.worker.guest import Guest, is_reactor
-from wasi_kernel.worker.interrupts import CalibrationError, Finder, Interrupter
+from wasi_kernel.worker.guest import MEMORY_NEARLY
+from wasi_kernel.worker.interrupts import CalibrationError, Finder
+from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 
 if TYPE_CHECKING:
-    from wasmtime import Module
-
     from wasi_kernel.runtimes import Runtime
+    from wasi_kernel.worker.interrupts import Interrupter
     from wasi_kernel.worker.link import Link
-    from wasi_kernel.worker.prepare import Plan
 
 
 AGAIN_S = 0.001
 
 FIRST_OWN = 0xFFFFFFF0
 """Request numbers from here on are the server's own."""
+
+COMM_IDLE_S = 0.2
+"""After so long without a request, what widgets changed is kept, too."""
+
+COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
 class ControlPort(Protocol):
@@ -93,60 +97,48 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
 def _server(
     link: Link, control: ControlPort, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
 ) -> Server | None:
-    """A server with its guest booted, or None if something must be prepared first."""
+    """A server whose guest can be made, or None if something must be prepared first."""
     plan = prepare.find_plan(cache, runtime, policy)
     if plan is None:
         return None
-    engine = engines.make_engine(policy.limits.stack_bytes)
-    module = engines.load(engine, cache, plan.module)
-    notes = None if plan.image is None else cache.load(plan.image)
-    if module is None or (plan.image is not None and notes is None):
+    content = boot.content
+    parts = Parts.load(cache, policy, runtime, plan, content["work"], Path(content["scratch"]))
+    if parts is None:
         return None
     limits = policy.limits
     door = Door(link, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
     door.arm = control.arm
-    content = boot.content
-    guest = Guest(
-        engine, cache, module, door,
-        preopens=prepare.preopens(
-            runtime, plan.bundle, policy, content["work"], Path(content["scratch"])
-        ),
-        env={**prepare.ENV, **policy.env}, argv=[prepare.ARGV0, "-c", prepare.SERVE],
-        limits=limits,
-    )  # fmt: skip
-    return Server(link, guest, module, policy, runtime, plan, boot, notes)
+    return Server(link, door, parts, boot)
 
 
 class Server:
     """One session's guest and the loop that serves its requests."""
 
-    def __init__(
-        self,
-        link: Link,
-        guest: Guest,
-        module: Module,
-        policy: Policy,
-        runtime: Runtime,
-        plan: Plan,
-        boot: Frame,
-        notes: dict[str, Any] | None,
-    ) -> None:
-        self._link, self._guest, self._policy, self._runtime = link, guest, policy, runtime
-        self._plan, self._boot, self._notes = plan, boot, notes
-        self._reactor = is_reactor(module)
-        self._interrupter: Interrupter | None = None
+    def __init__(self, link: Link, door: Door, parts: Parts, boot: Frame) -> None:
+        self._link, self._door, self._parts, self._boot = link, door, parts, boot
+        self._policy = parts.policy
+        self._keeper = Keeper(parts, door, boot.content.get("session") or {})
         self._request = self._begun = 0
         self._changed = threading.Condition()
         self._closing = False
-        guest.door.info = self._info
-        guest.door.again = self._interrupt_again
+        self._held: Frame | None = None
+        self._own_turn = False
+        self._widgets: Frame | None = None
+        door.info = self._info
+        door.again = self._interrupt_again
+        door.holds = self._holds
+        door.checkpoint = self._keeper.travel.answer
+
+    @property
+    def _interrupter(self) -> Interrupter | None:
+        return self._keeper.interrupter
 
     # -- any thread --------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Sends what the guest has printed so far."""
         with contextlib.suppress(LinkClosedError):
-            self._guest.door.drain()
+            self._door.drain()
 
     def interrupt(self, request: int) -> bool | None:
         """Interrupts the guest if it works on `request`; has it taken notice in time?
@@ -156,22 +148,23 @@ class Server:
         grace_s = self._policy.limits.grace_s
         with self._changed:
             self._changed.wait_for(lambda: self._begun >= request, grace_s)
+        interrupter = self._interrupter
         if request != self._request or request == 0:
             return None
-        if self._interrupter is None:
+        if interrupter is None:
             self._link.wake()
             return False
-        self._interrupter.trip()
+        interrupter.trip()
         self._link.wake()
-        return self._interrupter.watch(grace_s, lambda: request == self._request)
+        return interrupter.watch(grace_s, lambda: request == self._request)
 
     def _interrupt_again(self) -> None:
         """Repeats an interrupt that the guest could not take at that moment."""
-        request = self._request
+        request, interrupter = self._request, self._interrupter
 
         def trip() -> None:
-            if self._interrupter is not None and request == self._request != 0:
-                self._interrupter.trip()
+            if interrupter is not None and request == self._request != 0:
+                interrupter.trip()
 
         timer = threading.Timer(AGAIN_S, trip)
         timer.daemon = True
@@ -187,78 +180,192 @@ class Server:
             LinkClosedError: The kernel process is gone.
         """
         try:
-            if self._reactor:
+            if self._parts.reactor:
                 self._serve_reactor()
             else:
                 self._serve_command()
         finally:
             self._request = 0
             with contextlib.suppress(LinkClosedError):
-                self._guest.door.end()
-            self._guest.close()
+                self._door.end()
+            self._keeper.close()
 
     def _serve_reactor(self) -> None:
-        image, notes = self._plan.image, self._notes
-        if image is None or notes is None:
-            raise InstallationError("this runtime's plan has no base image")
-        self._guest.restore_image(image, notes)
-        if notes["interrupts"]:
-            words = prepare.words_of(notes)
-            self._interrupter = self._guest.make_interruptible(words, notes["is_tripped"])
-        self._turn(self._session_boot(self._boot.request))
+        kept = self._keeper.wake()
+        phase = "session" if kept is None else "resume"
+        said = self._own(self._session_boot(self._boot.request, phase))
+        if kept is not None:
+            kept["closed_files"] = said.get("closed_files", [])
+            if said.get("status") != "ok":
+                raise GuestLost("GuestDesynchronized", f"its return failed: {said.get('evalue')}")
+        said["session"], said["damage"] = kept, self._keeper.damage
+        said["problem"] = self._keeper.failure
+        self._link.send_frame(Frame("boot_reply", said, self._boot.request))
+        if kept is None:
+            self._commit(self._boot)
         while (frame := self._next()) is not None:
-            self._turn(frame)
+            if frame.type == "checkpoint_request":
+                self._manage(frame)
+            else:
+                self._turn(frame)
 
     def _next(self) -> Frame | None:
         """The next request; None when the session is to end."""
+        if self._widgets is not None and not self._link.comes(COMM_IDLE_S):
+            self._keep_widgets()
         frame = self._link.receive()
         while frame is not None and frame.type == "input_reply":  # to a question that is over
             frame = self._link.receive()
         return None if frame is None or frame.type == "shutdown_request" else frame
 
-    def _session_boot(self, request: int) -> Frame:
+    def _session_boot(self, request: int, phase: str) -> Frame:
         limit = self._policy.limits.message_bytes
         content = {
-            "phase": "session",
+            "phase": phase,
             "env": {**prepare.ENV, **self._policy.env},
             "message_bytes": limit,
             "facts": self._boot.content["facts"],
+            "fds": self._keeper.stale_fds,
         }
         return Frame("boot_request", content, request)
 
     def _turn(self, frame: Frame) -> None:
+        """One request, and the checkpoint after it."""
+        if frame.type == "execute_request":
+            self._keep_widgets()
+        self._keeper.travel.reset()
+        self._held = None
         self._begin(frame)
-        status = self._guest.turn(prepare.TURN)
-        answered = self._guest.door.answered
+        try:
+            status = self._keeper.guest.turn(prepare.TURN)
+        except GuestLost as e:
+            if e.ename != "GuestExited" or self._keeper.travel.target is None:
+                raise
+            status = 0  # a cell that goes to another state ends there
+        answered = self._door.answered
         self._request = 0
-        self._guest.door.end()
-        if not answered:
+        self._door.end()
+        if self._keeper.travel.target is not None:
+            self._go_back(frame)
+        elif not answered:
             raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
+        elif frame.type == "execute_request":
+            self._commit(frame)
+        elif frame.type in COMMS:
+            self._widgets = frame
+
+    def _own(self, frame: Frame) -> dict[str, Any]:
+        """A turn of our own, whose reply does not go to the kernel; its content."""
+        self._own_turn, self._held = True, None
+        try:
+            self._begin(frame)
+            status = self._keeper.guest.turn(prepare.TURN)
+            self._request = 0
+            self._door.end()
+        finally:
+            self._own_turn = False
+        held: Frame | None = self._held
+        self._held = None
+        if held is None:
+            raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
+        return held.content
+
+    def _holds(self, kind: str, content: dict[str, Any]) -> bool:
+        """Is this reply to wait? Called when the guest gives it, within its turn."""
+        travel, head = self._keeper.travel, self._keeper.head
+        if kind == "execute_reply" and content.get("status") == "error" and head:
+            limit = self._policy.limits.memory_bytes
+            full = self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
+            if content.get("undo") is True or (full and content.get("ename") == "MemoryError"):
+                travel.target = head
+        if not self._own_turn and travel.target is None:
+            return False
+        self._held = Frame(kind, content, self._request)
+        return True
 
     def _begin(self, frame: Frame) -> None:
-        if self._interrupter is not None:
-            self._link.unseen = self._interrupter.unseen
+        interrupter = self._interrupter
+        if interrupter is not None:
+            self._link.unseen = interrupter.unseen
         self._link.rest()
-        if self._interrupter is not None:
-            self._interrupter.withdraw()
-        self._guest.door.begin(frame)
+        if interrupter is not None:
+            interrupter.withdraw()
+        self._door.begin(frame)
         with self._changed:
             self._request = frame.request
             if frame.request < FIRST_OWN:
                 self._begun = frame.request
             self._changed.notify_all()
 
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def _commit(self, frame: Frame) -> None:
+        said = self._keeper.commit(frame)
+        if said is not None:
+            self._link.send_frame(Frame("checkpoint", said, frame.request))
+
+    def _keep_widgets(self) -> None:
+        frame, self._widgets = self._widgets, None
+        if frame is not None:
+            self._commit(frame)
+
+    def _go_back(self, frame: Frame) -> None:
+        """Puts a fresh guest at the travel's target and answers `frame`."""
+        closed = self._rewind(frame.request)
+        held = self._held
+        if held is None:
+            content: dict[str, Any] = {
+                "status": "ok", "execution_count": frame.content.get("execution_count"),
+                "user_expressions": {}, "payload": [],
+            }  # fmt: skip
+            held = Frame("execute_reply", content, frame.request)
+        elif held.content.get("ename") == "MemoryError":
+            self._say(
+                "the memory limit was reached: variables are as they were before this cell; "
+                "limits.memory_bytes in the policy raises it", frame.request,
+            )  # fmt: skip
+        if closed:
+            self._say(f"no longer open: {', '.join(closed)}", frame.request)
+        self._link.send_frame(held)
+
+    def _rewind(self, request: int) -> list[str]:
+        """Puts a fresh guest at the travel's target; the files that are not open any more."""
+        self._widgets = None
+        self._link.send_frame(Frame("checkpoint", self._keeper.go_back(request), request))
+        if not self._keeper.stale_fds:
+            return []
+        said = self._own(self._session_boot(FIRST_OWN, "resume"))
+        return [str(name) for name in said.get("closed_files", [])]
+
+    def _say(self, text: str, request: int) -> None:
+        content = {"name": "stderr", "text": f"[wasi-kernel] {text}\n"}
+        self._link.send_frame(Frame("stream", content, request))
+
+    def _manage(self, frame: Frame) -> None:
+        """A checkpoint_request of the kernel process, between cells."""
+        self._keep_widgets()
+        travel = self._keeper.travel
+        travel.reset()
+        said = travel.answer(frame.content)
+        if travel.target is not None:
+            said["closed_files"] = self._rewind(frame.request)
+        elif travel.name is not None and said["status"] == "ok":
+            self._keeper.name_head(travel.name)
+        self._link.send_frame(Frame("checkpoint_reply", said, frame.request))
+
+    # -- command builds ----------------------------------------------------------------------
+
     def _serve_command(self) -> None:
         """A command build runs its own loop; it asks for requests by reading the door."""
         finder = Finder()
-        door = self._guest.door
+        door = self._door
         door.calibration = finder
         preload = list(self._policy.preload)
         boot = {"phase": "image", "preload": preload, "calibrate": True}
         pending = [
             Frame("boot_request", boot, 0xFFFFFFFE),
             Frame("boot_request", {"phase": "spin"}, 0xFFFFFFFD),
-            self._session_boot(self._boot.request),
+            self._session_boot(self._boot.request, "session"),
         ]
 
         def next_request() -> Frame | None:
@@ -267,8 +374,7 @@ class Server:
             if len(pending) == 2:
                 door.calibration = None
                 with contextlib.suppress(CalibrationError):
-                    words = finder.found()
-                    self._interrupter = self._guest.make_interruptible(words, finder.is_tripped)
+                    self._keeper.make_interruptible(finder.found(), finder.is_tripped)
                 if self._interrupter is None:
                     pending.pop(0)
             frame = pending.pop(0) if pending else self._next()
@@ -281,7 +387,7 @@ class Server:
             return frame
 
         door.next_request = next_request
-        status = self._guest.run_command()
+        status = self._keeper.guest.run_command()
         if not self._closing:
             raise GuestLost("GuestExited", f"exit status {status}")
 
@@ -293,10 +399,7 @@ class Server:
     def _info(self) -> dict[str, Any]:
         """What `%wasi` shows of this side."""
         return {
-            "memory_bytes": self._guest.memory.size(),
+            "memory_bytes": self._keeper.guest.memory.size(),
             "interrupts": self._interrupter is not None,
-            "images": self._reactor,
-            "python": self._plan.python,
-            "runtime": self._runtime.name,
-            "wasmtime": engines.wasmtime_version(),
+            **self._parts.info(),
         }

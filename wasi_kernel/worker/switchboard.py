@@ -15,6 +15,7 @@ Faults of the native WASI that are closed here (wasmtime 49.0.0):
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wasmtime import FuncType, Linker, Store, ValType
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 WASI = "wasi_snapshot_preview1"
 READ_BYTES = 64 << 20
+LEDGER_BYTES = 1 << 16
+"""The ledger has a byte for each fd below this: 1 if the guest has opened it."""
+
+LOCALS = ("fd_read", "fd_readdir", "path_open", "fd_close", "fd_renumber")
+"""Calls whose code in `routes` needs locals of its own."""
+
 MONOTONIC = 1  # clockid, WASI preview 1
 EIO, EPERM = 29, 63  # errno, WASI preview 1
 
@@ -97,21 +104,56 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         elif name in REFUSED_FDS:
             if name == "fd_renumber":
                 standard = f"(i32.or {standard} (i32.lt_u (local.get 1) (i32.const 3)))"
-            body = f"(if (result i32) {standard} (then (i32.const {EPERM})) (else {native}))"
-        elif name == "fd_readdir":
-            body = _clean_readdir(native)
-        elif name == "clock_time_get":
-            body = _steady_clock(native)
+            refused = f"(if {standard} (then (return (i32.const {EPERM}))))"
+            body = f"{refused} {_shaped(name, native)}"
         else:
-            body = native
+            body = _shaped(name, native)
         imports += imported
-        extra = "(local i32 i32 i32) " if name in ("fd_read", "fd_readdir") else ""
+        extra = "(local i32 i32 i32) " if name in LOCALS else ""
         funcs.append(f'(func (export "{name}"){sig} {extra}{body})')
     head = (
         '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
+        f'(memory $ledger (export "ledger") {LEDGER_BYTES >> 16})\n'
     )
     return "(module " + "\n".join(imports) + head + "\n".join(funcs) + ")"
+
+
+def _note(fd: str, value: str) -> str:
+    """Writes `value` into the ledger at `fd`, both of them wasm expressions."""
+    return (
+        f"(if (i32.lt_u {fd} (i32.const {LEDGER_BYTES})) (then (i32.store8 $ledger {fd} {value})))"
+    )
+
+
+def _opening(native: str) -> str:
+    """path_open that notes in the ledger which fd it gave. Parameter 8 is where that stands."""
+    noted = _note("(local.get 10)", "(i32.const 1)")
+    return f"""(local.set 9 {native})
+      (if (i32.eqz (local.get 9)) (then
+        (local.set 10 (i32.load align=1 (local.get 8)))
+        {noted}))
+      (local.get 9)"""
+
+
+def _closing(native: str) -> str:
+    """fd_close that takes its fd off the ledger. Local 1 is the errno."""
+    return f"""(local.set 1 {native})
+      (if (i32.eqz (local.get 1)) (then {_note("(local.get 0)", "(i32.const 0)")}))
+      (local.get 1)"""
+
+
+def _renumbering(native: str) -> str:
+    """fd_renumber(from, to) that moves the ledger's entry too. Local 2 is the errno."""
+    moved = (
+        f"(if (result i32) (i32.lt_u (local.get 0) (i32.const {LEDGER_BYTES})) "
+        "(then (i32.load8_u $ledger (local.get 0))) (else (i32.const 1)))"
+    )
+    return f"""(local.set 2 {native})
+      (if (i32.eqz (local.get 2)) (then
+        {_note("(local.get 1)", moved)}
+        {_note("(local.get 0)", "(i32.const 0)")}))
+      (local.get 2)"""
 
 
 def _short_read() -> str:
@@ -174,6 +216,20 @@ def _steady_clock(native: str) -> str:
         {native}
         (i64.store align=1 (local.get 2)
           (i64.add (i64.load align=1 (local.get 2)) (global.get $clock_offset)))))"""
+
+
+_SHAPES = {
+    "fd_readdir": _clean_readdir,
+    "clock_time_get": _steady_clock,
+    "path_open": _opening,
+    "fd_close": _closing,
+    "fd_renumber": _renumbering,
+}
+
+
+def _shaped(name: str, native: str) -> str:
+    """The native call with what is done before and after it."""
+    return _SHAPES[name](native) if name in _SHAPES else native
 
 
 class Switchboard:
@@ -248,10 +304,16 @@ class Switchboard:
     def clock_offset_ns(self, value: int) -> None:
         self._routes["clock_offset"].set_value(self._store, value)
 
-    def native_clock(self) -> Func:
-        """clock_time_get as the guest gets it."""
-        func: Func = self._routes["clock_time_get"]
-        return func
+    def call(self, name: str, *args: int) -> int:
+        """Calls a WASI function as the guest would; its errno."""
+        func: Func = self._routes[name]
+        return int(func(self._store, *args))
+
+    def open_fds(self) -> list[int]:
+        """The fds that the guest has opened and not closed, without its preopened folders."""
+        ledger: Any = self._routes["ledger"]
+        data = bytes(ledger.get_buffer_ptr(self._store))
+        return [m.start() for m in re.finditer(b"\x01", data)]
 
 
 def _refuse(t: FuncType) -> Callable[..., Any]:

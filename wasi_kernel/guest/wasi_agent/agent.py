@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wasi_agent.frames import Frame
     from wasi_agent.magics import WasiMagics
     from wasi_agent.shell import ZMQInteractiveShell
+    from wasi_agent.timetravel import TimeMagics
 
 EXPERIMENTAL = "_jupyter_types_experimental"
 LOOP_MODULES = ("asyncio.base_events", "asyncio.events", "wasi_agent.aio")
@@ -53,7 +54,7 @@ class Agent:
     """One guest's agent, with its shell: made by the first boot_request."""
 
     def __init__(self, door: Door) -> None:
-        from wasi_agent import aio, comms, magics
+        from wasi_agent import aio, comms, magics, timetravel
         from wasi_agent.shell import make_shell
 
         self.door = door
@@ -66,6 +67,7 @@ class Agent:
         self.comms = comms.install(door)
         self.shell.kernel = KernelFace(self.shell, self.comms)
         self.magics: WasiMagics = magics.install(self.shell)
+        self.time_magics: TimeMagics = timetravel.install(self.shell)
         import getpass
 
         self.busy = self.early = False
@@ -125,16 +127,23 @@ class Agent:
         for name in set(os.environ) - set(env):
             del os.environ[name]
         os.environ.update(env)
-        self.door.message_bytes = content["message_bytes"]
-        self.magics.facts = content["facts"]
+        self.learn(content)
         os.chdir(content["facts"].get("cwd", "/work"))
         reseed()
+
+    def learn(self, content: dict[str, Any]) -> None:
+        """Takes note of what this session may use."""
+        self.door.message_bytes = content["message_bytes"]
+        self.magics.facts = content["facts"]
 
     # -- requests ----------------------------------------------------------------------------
 
     def execute(self, frame: Frame) -> None:
         """execute_request."""
         content, shell = frame.content, self.shell
+        from wasi_agent import timetravel
+
+        timetravel.pad_history(shell, content["execution_count"])
         sys.stdout, sys.stderr = sys.stdout or self.streams[0], sys.stderr or self.streams[1]
         shell.execution_count = content["execution_count"]
         shell.kernel.parent = {"header": frame.metadata}
@@ -166,6 +175,9 @@ class Agent:
                 "traceback": shell.last_traceback,
                 "user_expressions": {},
             }
+            if self.time_magics.undo_errors:
+                reply["undo"] = True
+                print(timetravel.NO_TRACE, file=self.streams[1])
         reply["payload"] = shell.payloads.read_payload()
         shell.payloads.clear_payload()
         self.busy = False
@@ -175,7 +187,7 @@ class Agent:
         self, code: str, *, store_history: bool, silent: bool, cell_id: str | None = None
     ) -> Any:
         """Runs a cell inside the event loop, so that it may await or make tasks."""
-        self.shell.interrupted = False
+        self.shell.interrupted, self.shell.cell_text = False, code
         self.loop.reset()
         task = self.loop.create_task(self._cell(code, store_history, silent, cell_id))
         self._task = task
@@ -391,9 +403,19 @@ def _boot(frame: Frame) -> None:
         agent.warm_up()
     elif content["phase"] == "spin":
         reply["interrupted"] = spin()
+    elif content["phase"] == "look":
+        from wasi_agent import variables
+
+        reply["variables"] = variables.describe(_agent[0].shell.user_ns)
     else:
         agent = _agent[0]
-        agent.begin_session(content)
+        if content["phase"] == "resume":
+            agent.learn(content)
+            from wasi_agent import timetravel
+
+            reply["closed_files"] = timetravel.close_files(content["fds"])
+        else:
+            agent.begin_session(content)
         reply["banner"] = agent.shell.banner
         reply["version"] = sys.version.split()[0]
     _door.reply("boot_reply", reply)

@@ -12,6 +12,8 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from wasi_agent.shell import NO_PROCESSES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wasi_agent.shell import ZMQInteractiveShell
 
 PROCESS_MAGICS = (
@@ -46,27 +48,36 @@ ALIASES = {
 
 
 class Table:
-    """Rows of (what, value), shown as text or HTML; `to_dict` gives the data."""
+    """Rows of text, shown as text or HTML; `to_dict` gives the data."""
 
-    def __init__(self, title: str, rows: list[tuple[str, str]], data: dict[str, Any]) -> None:
-        self._title, self._rows, self._data = title, rows, data
+    def __init__(
+        self, title: str, rows: Sequence[tuple[str, ...]], data: dict[str, Any], *,
+        head: bool = False,
+    ) -> None:  # fmt: skip
+        """Takes rows of equal length; with `head` the first one names the columns."""
+        self._title, self._rows, self._data, self._head = title, rows, data, head
 
     def to_dict(self) -> dict[str, Any]:
         """What the table shows, as data."""
         return self._data
 
     def __repr__(self) -> str:
-        width = max(len(name) for name, _ in self._rows)
-        lines = [f"{name:<{width}}  {value}" for name, value in self._rows]
+        widths = [max(map(len, column)) for column in zip(*self._rows, strict=True)]
+        lines = [
+            "  ".join(f"{text:<{n}}" for text, n in zip(row, widths, strict=True)).rstrip()
+            for row in self._rows
+        ]
         return "\n".join([self._title, "-" * len(self._title), *lines])
 
     def _repr_html_(self) -> str:
-        cell = 'style="text-align: left"'
-        rows = "".join(
-            f"<tr><th {cell}>{html.escape(name)}</th><td {cell}>{html.escape(value)}</td></tr>"
-            for name, value in self._rows
-        )
-        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+        style = 'style="text-align: left"'
+        rows = []
+        for k, row in enumerate(self._rows):
+            tags = ["th" if c == 0 or (self._head and k == 0) else "td" for c in range(len(row))]
+            cells = zip(tags, row, strict=True)
+            rows.append("".join(f"<{t} {style}>{html.escape(text)}</{t}>" for t, text in cells))
+        inside = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><caption>{html.escape(self._title)}</caption>{inside}</table>"
 
 
 def mib(count: float) -> str:

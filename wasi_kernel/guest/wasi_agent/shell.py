@@ -117,6 +117,7 @@ class ZMQInteractiveShell(InteractiveShell):
     exiter = Instance(ZMQExitAutocall)
     keepkernel_on_exit: bool | None = None
     interrupted = False
+    cell_text = ""
     last_error: BaseException | None = None
     failed_display = False
 
@@ -194,6 +195,11 @@ class ZMQInteractiveShell(InteractiveShell):
         """Runs a cell that awaits; see IPython."""
         self._begin_cell()
         return await super().run_cell_async(*args, **kwargs)
+
+    def lines_after_magic(self) -> bool:
+        """Is there more in the present cell than the line that begins with a travel magic?"""
+        lines = [line.strip() for line in self.cell_text.splitlines() if line.strip()]
+        return bool(lines) and not lines[-1].startswith(("%undo", "%redo", "%restore"))
 
     def _begin_cell(self) -> None:
         self._last_traceback: list[str] | None = None

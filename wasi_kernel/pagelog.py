@@ -1,0 +1,528 @@
+"""The page log: every state that a session's linear memory had, as the pages that changed.
+
+A folder of segments, files that are only ever appended to. A segment is a page of head, then
+records (records.py), each beginning at a page boundary: what it is, then its pages of data.
+
+A record's data is written first and what stands before it last, in one write: the commit. What is
+cut short at the end of a segment is no record (its checksum says so) and is cut off. A killed
+process loses nothing that it committed; nothing here waits for a disk to be safe from power cuts.
+
+A checkpoint is the state of its parent with its runs over it; without a parent, that of the base
+image. Checkpoints form a tree: going back and on from there begins a branch. Old segments are
+dropped whole, after the oldest state that stays has been written once more, complete (WHOLE).
+
+The log reads and writes files and decides nothing: which pages changed is the worker's business,
+and what a checkpoint is called that of its notes. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel import records
+from wasi_kernel.errors import PageLogError
+from wasi_kernel.records import CHECKPOINT, HEAD, NAME, PAGE, WHOLE, Checkpoint, Run, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+SEGMENT_MAGIC = b"wasi-kernel pages 1\n"
+SUFFIX = ".pages"
+ORIGIN = "origin.json"
+"""File of a fork's folder: how much of its first segments is its own past."""
+
+SEGMENT_CHECKPOINTS = 50
+MAX_IOVECS = 512  # IOV_MAX is 1024 on Linux and macOS
+PIECE_PAGES = 256
+
+
+class Disk:
+    """The writing calls of the log; tests put one there that fails, or stops in the middle."""
+
+    def write(self, fd: int, buffers: Sequence[Any], offset: int) -> None:
+        """Writes all buffers at `offset`."""
+        for k in range(0, len(buffers), MAX_IOVECS):
+            some = [memoryview(b).cast("B") for b in buffers[k : k + MAX_IOVECS]]
+            while some:
+                done = os.pwritev(fd, some, offset)
+                offset += done
+                while some and done >= len(some[0]):
+                    done -= len(some.pop(0))
+                if some and done:
+                    some[0] = some[0][done:]
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cuts a file."""
+        os.ftruncate(fd, size)
+
+    def create(self, path: Path) -> int:
+        """A new file, this user's only."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def remove(self, path: Path) -> None:
+        """Removes a file."""
+        path.unlink(missing_ok=True)
+
+
+class _Segment:
+    """One file, with the end of what is committed in it; `limit`: of what may be looked at."""
+
+    def __init__(self, number: int, path: Path, fd: int, limit: int | None = None) -> None:
+        self.number, self.path, self.fd, self.limit = number, path, fd, limit
+        self.end = PAGE
+        self.checkpoints = 0
+
+
+class PageLog:
+    """The log in one folder, which one process at a time may append to.
+
+    Attributes:
+        image: Digest of the base image that states without a parent are made of.
+        head: The checkpoint that memory is at, or 0.
+        head_notes: The notes of what made it the head: of the checkpoint itself, or of `move`.
+        names: {name: checkpoint id}.
+        damage: What was found damaged when the folder was opened, one line each.
+    """
+
+    def __init__(
+        self, folder: Path, image: str, disk: Disk | None = None, *, read_only: bool = False
+    ) -> None:
+        """Opens the log in `folder`, or begins one there.
+
+        Args:
+            folder: Where its segments are.
+            image: Digest of the base image.
+            disk: What writes.
+            read_only: Another process may be appending to it: nothing is cut or removed.
+
+        Raises:
+            PageLogError: The log there belongs to another base image.
+            OSError: The folder cannot be read or written.
+        """
+        self._folder, self.image = folder, image
+        self._disk = Disk() if disk is None else disk
+        self._read_only = read_only
+        self._segments: dict[int, _Segment] = {}
+        self._checkpoints: dict[int, Checkpoint] = {}
+        self._table, self._at = Table(), 0
+        self._verified: set[int] = set()  # places of runs
+        self._last = 0
+        self.head = 0
+        self.head_notes: dict[str, Any] = {}
+        self.names: dict[str, int] = {}
+        self.damage: list[str] = []
+        try:
+            self._open()
+        except BaseException:  # raised again: nothing stays open
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the segments; memory that is mapped from them stays."""
+        for segment in self._segments.values():
+            os.close(segment.fd)
+        self._segments = {}
+
+    # -- reading the folder ------------------------------------------------------------------
+
+    def _open(self) -> None:
+        limits = self._origin()
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            number = int(path.name.removesuffix(SUFFIX))
+            inherited = limits.get(str(number))
+            readable = inherited is not None or self._read_only
+            flags = os.O_RDONLY if readable else os.O_RDWR
+            try:
+                fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:  # dropped just now, by the process that writes
+                continue
+            segment = self._segments[number] = _Segment(number, path, fd, inherited)
+            if self._reads_head(segment):
+                self._scan(segment)
+            else:  # killed while it was begun
+                os.close(self._segments.pop(number).fd)
+                if not self._read_only:
+                    self._disk.remove(path)
+        kept: dict[int, Checkpoint] = {}
+        for each in sorted(self._checkpoints.values(), key=lambda c: c.id):
+            if each.parent == 0 or each.parent in kept:
+                kept[each.id] = each
+        self._checkpoints = kept  # without those whose segment was dropped, or is damaged
+        self.names = {n: k for n, k in self.names.items() if k in kept}
+        if self.head and self.head not in kept:
+            self.damage.append(f"checkpoint {self.head} stands on one that is damaged")
+            self.head = max((k for k in kept if k < self.head), default=0)
+
+    def _origin(self) -> dict[str, int]:
+        try:
+            data = json.loads((self._folder / ORIGIN).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as e:
+            raise PageLogError(str(self._folder / ORIGIN), f"damaged: {e}") from None
+        return {str(k): int(v) for k, v in data.items()}
+
+    def _reads_head(self, segment: _Segment) -> bool:
+        head = os.pread(segment.fd, PAGE, 0)
+        if len(head) < PAGE or not head.startswith(SEGMENT_MAGIC):
+            return False
+        image = head[len(SEGMENT_MAGIC) :].rstrip(b"\0").decode("ascii", "replace")
+        if image != self.image:
+            raise PageLogError(str(segment.path), f"of base image {image}, not {self.image}")
+        return True
+
+    def _scan(self, segment: _Segment) -> None:
+        size = os.fstat(segment.fd).st_size
+        size = size if segment.limit is None else min(size, segment.limit)
+        at = PAGE
+        while (found := self._record(segment, at, size)) is not None:
+            kind, checkpoint, at = found
+            self._take(segment, kind, checkpoint)
+        segment.end = at
+        if size > at and os.pread(segment.fd, 4, at) == records.MAGIC.to_bytes(4, "little"):
+            self.damage.append(f"a record is damaged in {segment.path.name} at {at}")
+        if size > at and segment.limit is None and not self._read_only:
+            self._disk.truncate(segment.fd, at)  # or it could be taken for records one day
+
+    def _take(self, segment: _Segment, kind: int, found: Checkpoint) -> None:
+        if kind in (CHECKPOINT, WHOLE):
+            self._checkpoints[found.id] = found
+            self._last = max(self._last, found.id)
+            segment.checkpoints += 1
+            if kind == CHECKPOINT:
+                self.head, self.head_notes = found.id, found.notes
+        elif kind == HEAD:
+            self.head, self.head_notes = found.id, found.notes
+        elif found.id:
+            self.names[str(found.notes.get("name"))] = found.id
+        else:
+            self.names.pop(str(found.notes.get("name")), None)
+
+    def _record(self, segment: _Segment, at: int, size: int) -> tuple[int, Checkpoint, int] | None:
+        """(kind, its content, where the next one begins) of the record at `at`, if one is."""
+        size_of = records.measure(os.pread(segment.fd, records.RECORD_BYTES, at))
+        if size_of is None:
+            return None
+        length, data = size_of
+        first = at + records.whole(length)
+        end = first + PAGE * data
+        if end > size:
+            return None
+        found = records.decode(os.pread(segment.fd, length, at), segment.number, first)
+        return None if found is None else (*found, end)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(s.end for s in self._segments.values())
+
+    def __len__(self) -> int:
+        return len(self._checkpoints)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self._checkpoints.values())
+
+    @property
+    def newest(self) -> int:
+        """The last checkpoint that was added, 0 if it is not there any more."""
+        return self._last if self._last in self._checkpoints else 0
+
+    def __contains__(self, ident: int) -> bool:
+        return ident in self._checkpoints
+
+    def __getitem__(self, ident: int) -> Checkpoint:
+        return self._checkpoints[ident]
+
+    def chain(self, ident: int) -> Iterator[Checkpoint]:
+        """That checkpoint, its parent, and so on to the oldest."""
+        while ident:
+            found = self._checkpoints[ident]
+            yield found
+            ident = found.parent
+
+    def children(self, ident: int) -> list[int]:
+        """The checkpoints that stand on that one, oldest first."""
+        return sorted(c.id for c in self._checkpoints.values() if c.parent == ident)
+
+    def fileno(self, place: int) -> tuple[int, int]:
+        """(descriptor, offset) of a run's place."""
+        return self._segments[(place ^ records.PRESENT) >> 32].fd, (place & 0xFFFFFFFF) * PAGE
+
+    def read(self, run: Run) -> bytes:
+        """The run's pages."""
+        fd, offset = self.fileno(run.place)
+        return os.pread(fd, run.count * PAGE, offset)
+
+    def pieces(self, runs: Iterable[Run]) -> Iterator[bytes]:
+        """The bytes of runs, at most a megabyte at once."""
+        for run in runs:
+            for at in range(0, run.count, PIECE_PAGES):
+                some = min(PIECE_PAGES, run.count - at)
+                yield self.read(Run(run.page + at, some, run.place + at))
+
+    def state(self, ident: int) -> list[Run]:
+        """Where each page of that state lies, in runs by page; the base image has all others."""
+        self._go(ident)
+        return self._table.runs()
+
+    def between(self, start: int, end: int) -> list[Run]:
+        """`state` of the head, for the pages from `start` to before `end`."""
+        self._go(self.head)
+        return self._table.runs(start, end)
+
+    def has(self, start: int, end: int) -> bool:
+        """Is any of these pages of the head's state in the log?"""
+        self._go(self.head)
+        return self._table.has(start, end)
+
+    def _go(self, ident: int) -> None:
+        """Makes the table that of checkpoint `ident`."""
+        if ident == self._at:
+            return
+        wanted = [c.id for c in self.chain(ident)]
+        known = set(wanted)
+        back = []
+        at = self._at
+        while at and at not in known and self._table.can_revert(at):
+            back.append(at)
+            at = self._checkpoints[at].parent
+        if at not in known:
+            self._table, back, at = Table(), [], 0
+        for each in back:
+            parent = self._checkpoints[each].parent
+            pages = self._checkpoints[parent].pages if parent else 0
+            self._table.revert(self._checkpoints[each], pages)
+        for each in reversed(wanted[: wanted.index(at)] if at else wanted):
+            self._table.apply(self._checkpoints[each])
+        self._at = ident
+
+    def verify(self, ident: int) -> int:
+        """Checks the pages that the state of `ident` is made of, those not checked before.
+
+        Returns:
+            0 if they are what was written, else the checkpoint that one of them is of.
+        """
+        self._go(ident)
+        for found in self.chain(ident):
+            for run in found.runs:
+                if run.place in self._verified or not self._table.uses(run):
+                    continue
+                crc = 0
+                for data in self.pieces([run]):
+                    crc = zlib.crc32(data, crc)
+                if crc != run.crc:
+                    self.damage.append(f"pages of checkpoint {found.id} are damaged")
+                    return found.id
+                self._verified.add(run.place)
+        return 0
+
+    def newest_sound(self) -> int:
+        """The head, or the newest state before it that is undamaged; 0 if there is none."""
+        ident = self.head
+        while ident and (bad := self.verify(ident)):
+            ident = self._checkpoints[bad].parent
+        return ident
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def append(
+        self, pages: int, changed: Iterable[tuple[int, Any]], notes: dict[str, Any]
+    ) -> Checkpoint:
+        """Commits a checkpoint on the head, which it becomes.
+
+        Args:
+            pages: How many pages memory has.
+            changed: (first page, buffer of whole pages) of what differs from the head's state.
+            notes: What to keep with it.
+
+        Raises:
+            OSError: It could not be written; the log is as it was.
+        """
+        return self._add(self._last + 1, self.head, pages, changed, notes)
+
+    def _add(
+        self, ident: int, parent: int, pages: int, changed: Iterable[tuple[int, Any]],
+        notes: dict[str, Any],
+    ) -> Checkpoint:  # fmt: skip
+        segment = self._open_segment()
+        spans = [(page, memoryview(data).cast("B")) for page, data in changed]
+        first = segment.end + records.head_bytes(len(spans), notes)
+        place, runs = records.place_in(segment.number, first), []
+        for page, data in spans:
+            runs.append(Run(page, len(data) // PAGE, place, zlib.crc32(data)))
+            place += len(data) // PAGE
+        found = Checkpoint(ident, parent, pages, tuple(runs), notes, segment.number)
+        self._commit(segment, CHECKPOINT, found, [data for _, data in spans])
+        self._take(segment, CHECKPOINT, found)
+        self._verified.update(run.place for run in runs)
+        if self._at == parent != ident:
+            self._table.apply(found)
+            self._at = ident
+        return found
+
+    def move(self, ident: int, notes: dict[str, Any] | None = None) -> None:
+        """Makes that checkpoint the head: memory is there again."""
+        self._note(HEAD, ident, notes or {})
+
+    def name(self, name: str, ident: int) -> None:
+        """Names a checkpoint; 0 takes the name away."""
+        self._note(NAME, ident, {"name": name})
+
+    def _note(self, kind: int, ident: int, notes: dict[str, Any]) -> None:
+        segment = self._open_segment()
+        found = Checkpoint(ident, 0, 0, (), notes, segment.number)
+        self._commit(segment, kind, found, [])
+        self._take(segment, kind, found)
+
+    def _commit(self, segment: _Segment, kind: int, found: Checkpoint, data: list[Any]) -> None:
+        head = records.encode(kind, found)
+        try:
+            if data:
+                self._disk.write(segment.fd, data, segment.end + len(head))
+            self._disk.write(segment.fd, [head], segment.end)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._disk.truncate(segment.fd, segment.end)
+            raise
+        segment.end += len(head) + PAGE * found.written
+
+    def _open_segment(self) -> _Segment:
+        """The segment to append to: the last one if it is our own, else a new one."""
+        if self._segments:
+            last = self._segments[max(self._segments)]
+            if last.limit is None:
+                return last
+        return self._begin()
+
+    def _begin(self) -> _Segment:
+        number = max(self._segments, default=0) + 1
+        path = self._folder / f"{number:06}{SUFFIX}"
+        fd = self._disk.create(path)
+        try:
+            head = SEGMENT_MAGIC + self.image.encode()
+            self._disk.write(fd, [head.ljust(PAGE, b"\0")], 0)
+        except BaseException:  # raised again: no half segment stays
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                self._disk.remove(path)
+            raise
+        self._segments[number] = _Segment(number, path, fd)
+        return self._segments[number]
+
+    # -- bounds ------------------------------------------------------------------------------
+
+    def compact(self, keep: int, limit_bytes: int, is_cell: Callable[[Checkpoint], bool]) -> bool:
+        """Drops the oldest segments while there is more than asked for; did it drop one?
+
+        What the head and the named checkpoints need is written once more, complete, before.
+
+        Args:
+            keep: So many cells before the head stay; up to a segment's more do.
+            limit_bytes: The size of all segments, as far as the head's own state allows.
+            is_cell: Which checkpoints count as cells.
+
+        Raises:
+            OSError: The disk is full; what is there stays.
+        """
+        last = self._open_segment()
+        if last.checkpoints >= SEGMENT_CHECKPOINTS or last.end >= limit_bytes // 8:
+            self._begin()
+        victims = self._victims(keep, limit_bytes, is_cell)
+        if victims:
+            self._drop(victims)
+        return bool(victims)
+
+    def _victims(
+        self, keep: int, limit_bytes: int, is_cell: Callable[[Checkpoint], bool]
+    ) -> list[_Segment]:
+        """The oldest segments that are to go."""
+        victims: list[_Segment] = []
+        left, whole = self.size, 0
+        chain = [c.segment for c in self.chain(self.head) if is_cell(c)]
+        for number in sorted(self._segments)[:-1]:
+            newer = sum(segment > number for segment in chain)
+            if newer < keep and left + whole <= limit_bytes:
+                break
+            whole = whole or PAGE * sum(run.count for run in self.state(self.head))
+            victims.append(self._segments[number])
+            left -= self._segments[number].end
+        return victims
+
+    def _drop(self, victims: list[_Segment]) -> None:
+        """Drops segments, after what is needed of them has been written elsewhere."""
+        numbers = {segment.number for segment in victims}
+        needed = []
+        for kept in (self.head, *self.names.values()):
+            needed += [c.id for c in self.chain(kept) if c.segment in numbers][:1]
+        for ident in dict.fromkeys(needed):
+            self._write_whole(ident)
+        for name, ident in self.names.items():  # what says so may stand in what is dropped
+            self._note(NAME, ident, {"name": name})
+        if self.head:
+            self._note(HEAD, self.head, self.head_notes)
+        for ident in [k for k, c in self._checkpoints.items() if c.segment in numbers]:
+            del self._checkpoints[ident]
+        self._prune()
+        for segment in victims:
+            self._disk.remove(segment.path)
+            os.close(self._segments.pop(segment.number).fd)
+
+    def _write_whole(self, ident: int) -> None:
+        """Writes a checkpoint once more, with everything that differs from the base image."""
+        found = self._checkpoints[ident]
+        spans = records.joined(self.state(ident))
+        segment = self._open_segment()
+        first = segment.end + records.head_bytes(len(spans), found.notes)
+        place, runs, offset = records.place_in(segment.number, first), [], first
+        try:
+            for parts in spans:
+                crc, count = 0, sum(part.count for part in parts)
+                for data in self.pieces(parts):
+                    self._disk.write(segment.fd, [data], offset)
+                    crc, offset = zlib.crc32(data, crc), offset + len(data)
+                runs.append(Run(parts[0].page, count, place, crc))
+                place += count
+            number, notes = segment.number, found.notes
+            whole = Checkpoint(found.id, 0, found.pages, tuple(runs), notes, number)
+            self._disk.write(segment.fd, [records.encode(WHOLE, whole)], segment.end)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._disk.truncate(segment.fd, segment.end)
+            raise
+        segment.end = offset
+        self._take(segment, WHOLE, whole)
+        self._verified.update(run.place for run in runs)
+        self._forget_tables()
+
+    def _prune(self) -> None:
+        """Forgets checkpoints whose parents are gone."""
+        for ident in sorted(self._checkpoints):
+            parent = self._checkpoints[ident].parent
+            if parent and parent not in self._checkpoints:
+                del self._checkpoints[ident]
+        self.names = {n: k for n, k in self.names.items() if k in self._checkpoints}
+        self._forget_tables()
+
+    def _forget_tables(self) -> None:
+        self._table, self._at = Table(), 0
+
+    # -- forks -------------------------------------------------------------------------------
+
+    def fork(self, folder: Path) -> None:
+        """Makes `folder`, which is empty, a log with this one's past; no page is copied.
+
+        Raises:
+            OSError: The folder is on another file system.
+        """
+        limits = {}
+        for number, segment in self._segments.items():
+            os.link(segment.path, folder / segment.path.name)
+            limits[str(number)] = segment.end
+        (folder / ORIGIN).write_text(json.dumps(limits))

@@ -1,0 +1,204 @@
+"""Dirty pages: which pages of linear memory differ from the state that the page log has.
+
+Two ways behind one interface. On Linux memory is mapped privately from the base image and the log,
+so a page that was written since is an anonymous one, and /proc/self/pagemap says which those are
+(bit 61 of an entry is clear; https://docs.kernel.org/admin-guide/mm/pagemap.html). Elsewhere, or
+where that file cannot be read, memory is a copy, and is compared with what the log has.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from wasi_kernel.records import PAGE
+from wasi_kernel.worker import images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wasi_kernel.pagelog import PageLog
+    from wasi_kernel.records import Run
+    from wasi_kernel.worker.memory import LinearMemory
+
+Span = tuple[int, int]
+"""(first page, pages)."""
+
+GAP = 3
+"""So many clean pages between two dirty ones are written with them: a longer run costs less than
+two mappings."""
+
+HOT_PAGES = 4096
+"""So many pages at most are watched by their content instead of being mapped anew."""
+
+BULK = 16
+"""When there are too many, runs of more than so many pages are mapped at once."""
+
+COOL = 8
+"""A page that so many checkpoints found unchanged is mapped again."""
+
+_WRITTEN = bytes(b >> 5 in (0b100, 0b010) for b in range(256))
+"""For the top byte of a pagemap entry: present or swapped (bits 63, 62), and not of a file (61)."""
+
+_MARKED = re.compile(rb"\x01+")
+_SPANS = re.compile(rb"\x01+(?:\x00{1,%d}\x01+)*" % GAP)
+_ZERO = bytes(images.CHUNK)
+
+
+def spans(marks: bytes | bytearray) -> list[Span]:
+    """The spans that cover the marked pages (1, not 0), and some between them."""
+    return [(m.start(), m.end() - m.start()) for m in _SPANS.finditer(marks)]
+
+
+class Tracker(Protocol):
+    """How changed pages are found, and how memory becomes what the log has."""
+
+    def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
+        """Makes these pages of memory what stands in the file."""
+
+    def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """A mark for each page: 1 if it may differ from the log's head."""
+
+    def settle(self, memory: LinearMemory, log: PageLog) -> None:
+        """The log's head is memory as it is now."""
+
+
+class MappedPages:
+    """Linux: the kernel knows which pages of a private mapping were written.
+
+    Mapping a page anew makes it clean, and the next write to it costs a fault. Pages that are
+    written by nearly every cell (some hundred: the interpreter's own) are therefore left as they
+    are, and what they contain is compared, by a 64-bit hash with a key of this process.
+
+    Raises:
+        OSError: On construction: /proc/self/pagemap cannot be used.
+    """
+
+    def __init__(self, image_bytes: int) -> None:
+        if sys.platform != "linux" or mmap.PAGESIZE != PAGE:
+            raise OSError("no page map of 4 KiB pages here")
+        self._image_pages = image_bytes // PAGE
+        self._hot: dict[int, int] = {}  # {page: hash of its content in the log}
+        self._age: dict[int, int] = {}  # {hot page: how many checkpoints found it unchanged}
+        self._found: dict[int, int] = {}  # {hot page: hash of its content at rest now}
+        self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        probe = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        probe[0] = 1
+        if not self._written(images.address_of(probe), 1)[0]:
+            raise OSError("the page map does not show written pages")
+
+    def _written(self, address: int, pages: int) -> bytes:
+        """A mark for each of so many pages."""
+        data = os.pread(self._pagemap, 8 * pages, address // PAGE * 8)
+        if len(data) != 8 * pages:
+            raise OSError("the page map is cut short")
+        return (data[7::8] if sys.byteorder == "little" else data[::8]).translate(_WRITTEN)
+
+    def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
+        """Maps the pages from the file."""
+        for page in range(run.page, run.page + run.count) if self._hot else ():
+            self._hot.pop(page, None)
+        images.map_file(memory, run.page * PAGE, run.count * PAGE, fd, offset)
+
+    def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """The anonymous pages, but for hot ones with the same content, and untouched zeros."""
+        pages = memory.size() // PAGE
+        marks = bytearray(self._written(memory.address(0, pages * PAGE), pages))
+        for m in list(_MARKED.finditer(marks, self._image_pages)):
+            self._leave_zeros(memory, log, marks, *m.span())
+        view = memory.view()
+        self._found = {}
+        for page, known in self._hot.items():
+            now = self._found[page] = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
+            if now == known:
+                marks[page] = 0
+        return marks
+
+    def settle(self, memory: LinearMemory, log: PageLog) -> None:
+        """Maps what has cooled down, and too much to be watched; remembers the rest."""
+        pages = memory.size() // PAGE
+        written = self._written(memory.address(0, pages * PAGE), pages)
+        view, hot, age, found = memory.view(), self._hot, self._age, self._found
+        self._hot, self._age, self._found = {}, {}, {}
+        few = written.count(1) <= HOT_PAGES
+        cold = bytearray(pages)
+        for m in _MARKED.finditer(written):
+            start, end = m.span()
+            if not few and end - start > BULK:
+                cold[start:end] = written[start:end]
+                continue
+            for page in range(start, end):
+                now = found.get(page)
+                if now is None:
+                    now = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
+                old = age.get(page, 0) + 1 if hot.get(page) == now else 0
+                if old >= COOL or len(self._hot) >= HOT_PAGES:
+                    cold[page] = 1
+                else:
+                    self._hot[page], self._age[page] = now, old
+        for start, count in spans(cold):
+            for run in log.between(start, start + count):
+                self.put(memory, run, *log.fileno(run.place))
+
+    def _leave_zeros(
+        self, memory: LinearMemory, log: PageLog, marks: bytearray, start: int, end: int
+    ) -> None:
+        """Unmarks pages beyond the base image that are zero and never were anything else."""
+        step = images.CHUNK // PAGE
+        for page in range(start, end, step):
+            upto = min(end, page + step)
+            length = (upto - page) * PAGE
+            if not log.has(page, upto) and memory.read(page * PAGE, length) == _ZERO[:length]:
+                images.forget(memory, page * PAGE, length)
+                marks[page:upto] = bytes(upto - page)
+
+
+class ComparedPages:
+    """Anywhere: memory is a copy, and is compared with the base image and the log."""
+
+    def __init__(self, image: Path, image_bytes: int) -> None:
+        self._image = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        self._image_pages = image_bytes // PAGE
+
+    def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
+        """Copies the pages from the file."""
+        images.copy_file(memory, run.page * PAGE, run.count * PAGE, fd, offset)
+
+    def settle(self, memory: LinearMemory, log: PageLog) -> None:
+        """Nothing: what is compared is the content."""
+
+    def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """The pages whose content differs."""
+        marks = bytearray(memory.size() // PAGE)
+        step = images.CHUNK // PAGE
+        for page in range(0, len(marks), step):
+            upto = min(len(marks), page + step)
+            now, before = memory.read(page * PAGE, (upto - page) * PAGE), self._was(log, page, upto)
+            if now != before:
+                for k in range(upto - page):
+                    at = slice(k * PAGE, (k + 1) * PAGE)
+                    marks[page + k] = now[at] != before[at]
+        return marks
+
+    def _was(self, log: PageLog, start: int, end: int) -> bytes:
+        """What these pages are at the log's head."""
+        inside = max(0, min(end, self._image_pages) - start)
+        data = os.pread(self._image, inside * PAGE, start * PAGE) if inside else b""
+        found = bytearray(data.ljust((end - start) * PAGE, b"\0"))
+        for run in log.between(start, end):
+            at = (run.page - start) * PAGE
+            found[at : at + run.count * PAGE] = log.read(run)
+        return bytes(found)
+
+
+def tracker(image: Path, image_bytes: int, *, compare: bool = False) -> Tracker:
+    """The better way that works here; `compare` forces the other one."""
+    if not compare and images.can_map():
+        try:
+            return MappedPages(image_bytes)
+        except OSError:
+            pass
+    return ComparedPages(image, image_bytes)
