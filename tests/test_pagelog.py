@@ -245,10 +245,10 @@ class KillingDisk(Disk):
 
 
 class FullDisk(Disk):
-    """A disk that takes so many more writes, and of the next one a part.
+    """A disk that takes so many more writes and files, and of the next write a part.
 
     Attributes:
-        writes: How many were begun.
+        writes: How many writes and files were begun.
         room: How many more it takes; None: all.
         part: How much of the write that fails is written, as the end of a slice.
         can_truncate: Can files still be cut?
@@ -268,6 +268,14 @@ class FullDisk(Disk):
         if self.room is not None:
             self.room -= 1
         super().write(fd, buffers, offset)
+
+    def create(self, path: Path) -> int:
+        self.writes += 1
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "no space left")
+        if self.room is not None:
+            self.room -= 1
+        return super().create(path)
 
     def truncate(self, fd: int, size: int) -> None:
         if not self.can_truncate:
@@ -444,7 +452,7 @@ class Logs(RuleBasedStateMachine):
 
 
 def test_a_log_is_a_dict_of_states_whatever_is_done_and_cut_short():
-    few = settings(max_examples=80, stateful_step_count=25, deadline=None, derandomize=True)
+    few = settings(max_examples=200, stateful_step_count=40, deadline=None, derandomize=True)
     run_state_machine_as_test(Logs, settings=few)
 
 
@@ -701,6 +709,17 @@ def test_of_many_states_with_damaged_pages_the_one_before_is_used(tmp_path: Path
     with opened(tmp_path) as log:
         assert log.newest_sound() == 1
         assert log.damage
+
+
+def test_the_state_before_a_damaged_one_is_what_it_stands_on(tmp_path: Path):
+    """And not the one that was written before it, which has been undone."""
+    three(tmp_path)
+    with opened(tmp_path) as log:
+        log.move(1)
+        log.append(10, tagged([(9, [40])]), {})
+        flip(segment(tmp_path, 1), log.fileno(log[4].runs[0].place)[1])
+    with opened(tmp_path) as log:
+        assert (log.newest_sound(), log.head) == (1, 4)
 
 
 def test_a_damaged_page_is_not_sealed_again(tmp_path: Path):

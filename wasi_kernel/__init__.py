@@ -1,7 +1,8 @@
 """A Jupyter kernel whose cells run in CPython compiled to WebAssembly, in a sandbox.
 
-The public API: `Sandbox` runs code without Jupyter, `Policy`, `Grant` and `Limits` say what it may
-reach. Importing this module imports none of them; they are loaded when they are first used.
+The public API: `Sandbox` runs code without Jupyter, `Policy` (with `Grant`, `Limits` and
+`CheckpointLimits`) says what it may reach. Importing this module imports none of them; they are
+loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wasi_kernel.policy import Grant, Limits, Policy
+    from wasi_kernel.policy import CheckpointLimits, Grant, Limits, Policy
     from wasi_kernel.sandbox import Result, Sandbox
 
 __version__ = "0.1.0"
-__all__ = ["Grant", "Limits", "Policy", "Result", "Sandbox", "__version__"]
+__all__ = [
+    "CheckpointLimits", "Grant", "Limits", "Policy", "Result", "Sandbox", "__version__",
+]  # fmt: skip
 
 _HOMES = {
-    "Grant": "policy", "Limits": "policy", "Policy": "policy",
+    "CheckpointLimits": "policy", "Grant": "policy", "Limits": "policy", "Policy": "policy",
     "Result": "sandbox", "Sandbox": "sandbox",
 }  # fmt: skip
 

@@ -55,6 +55,31 @@ class PageLogError(WasiKernelError):
         self.where = where
 
 
+class SessionFileError(WasiKernelError):
+    """A session cannot be saved, or a saved one not be used.
+
+    Attributes:
+        where: The file or folder.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"the session {where} cannot be used: {reason}")
+        self.where = where
+
+
+class CallError(WasiKernelError):
+    """A function that was called in a guest raised an exception.
+
+    Attributes:
+        ename: The exception's class name.
+        evalue: Its text.
+    """
+
+    def __init__(self, what: str, ename: str, evalue: str) -> None:
+        super().__init__(f"{what}: {ename}: {evalue}")
+        self.ename, self.evalue = ename, evalue
+
+
 class UnknownCheckpointError(WasiKernelError):
     """There is no such checkpoint to go to; the text says which there are."""
 

@@ -6,16 +6,22 @@ Imported on the start path: this module and what it imports are kept small.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wasi_kernel import caches, folders, frames, grants, runtimes
-from wasi_kernel.errors import InstallationError
+from wasi_kernel.errors import InstallationError, SessionFileError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, TMP, WORK, Policy
 from wasi_kernel.spawn import Worker, spawn
+
+ABOUT = "about.json"
+"""File in a session's folder that says who it is."""
 
 BOOT = 1
 """Number of the request that a worker is started with."""
@@ -33,6 +39,7 @@ class Settings:
         checkpoints: Where its checkpoints are, inside the cache, which is never granted; None if
             they are switched off.
         notices: What to tell the user about the settings.
+        cells: How many cells the session has had before.
     """
 
     policy: Policy
@@ -41,6 +48,18 @@ class Settings:
     scratch: OwnFolder
     checkpoints: OwnFolder | None
     notices: tuple[str, ...] = ()
+    cells: int = 0
+
+    def introduce(self, about: dict[str, Any]) -> None:
+        """Writes down who this session is, for `wasi-kernel session list`."""
+        if self.checkpoints is None:
+            return
+        path = self.checkpoints.path / ABOUT
+        known: dict[str, Any] = {"started_s": round(time.time(), 3)}
+        with contextlib.suppress(OSError, ValueError):
+            known |= json.loads(path.read_bytes())
+        with contextlib.suppress(OSError):
+            path.write_text(json.dumps({**known, **about, "pid": os.getpid()}))
 
     def release(self) -> None:
         """Removes the folders, those that are not kept."""
@@ -98,13 +117,31 @@ class Settings:
         return Frame("boot_request", content, BOOT)
 
 
-def settings(policy: Policy, work: Path | None) -> Settings:
+@dataclass(frozen=True)
+class Start:
+    """Where a session begins.
+
+    Attributes:
+        file: A session file, or None.
+        folder: The name of a session's folder to take up, or None: a fork, or one that was kept.
+    """
+
+    file: Path | None = None
+    folder: str | None = None
+
+
+FRESH = Start()
+
+
+def settings(policy: Policy, work: Path | None, begin: Start = FRESH) -> Settings:
     """Settings for a session that works in the host folder `work`.
 
     A working folder that must not be granted is left out, with a notice that says why.
 
     Raises:
         PolicyError: One of the policy's own grants must not be given.
+        SessionFileError: The session to begin with cannot be used.
+        OSError: The session's folder is in use, or is gone.
     """
     cache = caches.default_path()
     grants.check(policy, cache)
@@ -121,18 +158,130 @@ def settings(policy: Policy, work: Path | None) -> Settings:
                     "is empty. Start from a folder of its own to read files"
                 ),
             )
-    base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
-    scratch = OwnFolder(base, _scratch_prefix())
-    return Settings(policy, cache, shown, scratch, _checkpoints_folder(policy, cache), notices)
-
-
-def _checkpoints_folder(policy: Policy, cache: Path) -> OwnFolder | None:
-    if not policy.checkpoints.enabled:
-        return None
+    kept, cells = _checkpoints_folder(policy, cache, begin)
     try:
-        return OwnFolder(sessions_folder(cache))
-    except (InstallationError, OSError):  # the worker cannot use the cache either, and says so
-        return None
+        base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
+        scratch = OwnFolder(base, _scratch_prefix())
+    except OSError:
+        if kept is not None:
+            kept.release()
+        raise
+    given = Settings(policy, cache, shown, scratch, kept, notices, cells)
+    if begin.folder is not None and kept is not None:
+        _bring_files(kept.path, scratch.path)
+    given.introduce({"folder": str(work or "")})
+    return given
+
+
+def _checkpoints_folder(policy: Policy, cache: Path, begin: Start) -> tuple[OwnFolder | None, int]:
+    """The folder for checkpoints, and how many cells its session has had."""
+    if begin == FRESH:
+        if not policy.checkpoints.enabled:
+            return None, 0
+        try:
+            return OwnFolder(sessions_folder(cache)), 0
+        except (InstallationError, OSError):  # the worker cannot use the cache either: it says so
+            return None, 0
+    from wasi_kernel import sessionfile
+
+    if not policy.checkpoints.enabled:
+        where = str(begin.file or begin.folder)
+        raise SessionFileError(where, "checkpoints are switched off (checkpoints.enabled)")
+    folder = OwnFolder(sessions_folder(cache), name=begin.folder)
+    folder.unkeep()
+    if begin.file is None:
+        return folder, _cells_of(folder.path)
+    try:
+        found = sessionfile.unpack(begin.file, folder.path, policy.limits.memory_bytes)
+    except BaseException as e:  # raised again: no folder is left behind
+        folder.release()
+        if isinstance(e, FileNotFoundError):
+            raise SessionFileError(str(begin.file), "there is no such file") from None
+        raise
+    return folder, found.notes["cell"]
+
+
+def _cells_of(folder: Path) -> int:
+    """The execution count that the session in `folder` has reached."""
+    from wasi_kernel import sessionfile, timeline
+    from wasi_kernel.pagelog import PageLog
+
+    base = sessionfile.Base.load(folder)
+    log = PageLog(folder, base.digest, read_only=True)
+    try:
+        known = [timeline.cell_of(c) for c in log]
+    finally:
+        log.close()
+    return max([*known, int(base.notes.get("cell", 0))])
+
+
+def fork(given: Settings, name: str) -> str:
+    """Makes a folder for a session that begins where this one's checkpoints are now; its name.
+
+    No page is copied: both lie over the same files. The session's own files are.
+
+    Raises:
+        SessionFileError: There are no checkpoints, or the session's files are too many to copy.
+        OSError: There is no room.
+    """
+    from wasi_kernel import sessionfile
+    from wasi_kernel.pagelog import PageLog
+
+    if given.checkpoints is None:
+        raise SessionFileError("here", "checkpoints are switched off (checkpoints.enabled)")
+    source = given.checkpoints.path
+    base = sessionfile.Base.load(source)
+    folder = OwnFolder(sessions_folder(given.cache))
+    try:
+        if base.own:
+            os.link(source / sessionfile.IMAGE, folder.path / sessionfile.IMAGE)
+        base.store(folder.path)
+        log = PageLog(source, base.digest, read_only=True)
+        try:
+            log.fork(folder.path)
+        finally:
+            log.close()
+        _leave_files(given.scratch.path, folder.path)
+        folder.keep(f"fork {name}")
+    finally:
+        folder.release()
+    return folder.path.name
+
+
+FORKED_FILES_BYTES = 1 << 30
+"""The most that a fork copies of a session's /tmp and home."""
+
+
+def _leave_files(scratch: Path, folder: Path) -> None:
+    """Copies the session's own files into a fork's folder."""
+    import shutil
+
+    total = sum(
+        path.lstat().st_size
+        for name in OWN_FILES
+        for path in (scratch / name).rglob("*")
+        if not path.is_symlink()
+    )
+    if total > FORKED_FILES_BYTES:
+        raise SessionFileError(
+            "here", f"its /tmp and home hold {total >> 20} MiB: too much to copy"
+        )
+    for name in OWN_FILES:
+        if (scratch / name).is_dir():
+            shutil.copytree(scratch / name, folder / name, symlinks=True)
+
+
+def _bring_files(folder: Path, scratch: Path) -> None:
+    """Moves what `_leave_files` left to the place where the session has it."""
+    import shutil
+
+    for name in OWN_FILES:
+        if (folder / name).is_dir():
+            shutil.move(folder / name, scratch / name)
+
+
+OWN_FILES = ("tmp", "home")
+"""Where in the scratch folder the guest's /tmp and home are."""
 
 
 def sessions_folder(cache: Path) -> Path:

@@ -10,18 +10,27 @@ Never imports wasmtime or anything of Jupyter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import queue
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from wasi_kernel import launch
-from wasi_kernel.errors import LOSSES, GuestLost, ProtocolError
+from wasi_kernel.errors import (
+    CallError,
+    GuestLost,
+    ProtocolError,
+    SessionFileError,
+    UnknownCheckpointError,
+)
 from wasi_kernel.policy import Policy
 from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
 
     from wasi_kernel.frames import Frame
@@ -38,7 +47,7 @@ class Error:
         ename: The exception's class name.
         evalue: Its text.
         traceback: Lines, coloured as in a terminal.
-        lost: Is the guest gone, and its variables with it?
+        lost: Did the guest end? `evalue` says what is left; usually all but what this run did.
     """
 
     ename: str
@@ -113,9 +122,11 @@ class Sandbox:
         on_output: Called with each output as it happens (see `Result.outputs`), on a thread of
             the sandbox's own.
         on_status: Called with a text while the sandbox is being prepared (the first time only).
+        resume: A session file to go on from, with all its variables; see `save`.
 
     Raises:
         PolicyError: The policy asks for what cannot be granted.
+        SessionFileError: The session file cannot be used; says why.
         InstallationError: On entering: the sandbox cannot start; says why.
     """
 
@@ -126,15 +137,19 @@ class Sandbox:
         work: str | os.PathLike[str] | None = None,
         on_output: Callable[[dict[str, Any]], None] | None = None,
         on_status: Callable[[str], None] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        _begin: launch.Start = launch.FRESH,
     ) -> None:
         from pathlib import Path
 
+        begin = _begin if resume is None else launch.Start(file=Path(resume).absolute())
         self._policy = policy if policy is not None else Policy()
         self._work = None if work is None else Path(work)
         self._on_output, self._on_status = on_output, on_status
-        self._count = 0
         self._closed = False
         self._failure: Exception | None = None
+        self._settings = launch.settings(self._policy, self._work, begin)
+        self._count = self._settings.cells
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -145,7 +160,7 @@ class Sandbox:
             raise
 
     async def _open(self) -> Session:
-        session = Session(launch.settings(self._policy, self._work))
+        session = Session(self._settings)
         report = self._on_status
         if report is not None:
             session.on_status = lambda status: report(status.what)
@@ -276,6 +291,172 @@ class Sandbox:
                 self._failure = e
         await self._session.answer_input(frame.request, value)
 
+    # -- time travel -------------------------------------------------------------------------
+
+    def undo(self, runs: int = 1) -> None:
+        """Makes everything in memory what it was before the last `runs` runs.
+
+        Raises:
+            UnknownCheckpointError: There are not so many, or no checkpoints; says why.
+        """
+        self._wait(self._manage(op="undo", cells=runs))
+
+    def redo(self, runs: int = 1) -> None:
+        """Takes back an undo, until something new has run.
+
+        Raises:
+            UnknownCheckpointError: There is nothing to redo.
+        """
+        self._wait(self._manage(op="redo", cells=runs))
+
+    def checkpoint(self, name: str) -> None:
+        """Gives the present state a name, by which `restore` finds it.
+
+        Raises:
+            UnknownCheckpointError: It cannot be called that; says why.
+        """
+        self._wait(self._manage(op="name", name=name))
+
+    def restore(self, checkpoint: str | int) -> None:
+        """Goes to a named state, or to that after the run with that number.
+
+        Raises:
+            UnknownCheckpointError: There is none; says which there are.
+        """
+        self._wait(self._manage(op="restore", to=str(checkpoint)))
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """The states that can be gone to, oldest first; see `timeline.rows`."""
+        return list(self._wait(self._manage(op="list"))["rows"])
+
+    async def _manage(self, **content: Any) -> dict[str, Any]:
+        reply = await self._session.request(
+            "checkpoint_request", content, on_output=lambda _frame: None
+        )
+        if reply.content.get("status") != "ok":
+            raise UnknownCheckpointError(str(reply.content.get("evalue")))
+        return reply.content
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the session to a file, from which `Sandbox(resume=path)` goes on.
+
+        What is in the session's own /tmp and home is not saved, nor are open files.
+
+        Raises:
+            SessionFileError: There is no state to save; says why.
+            OSError: The file cannot be written; what was there stays.
+        """
+        from pathlib import Path
+
+        from wasi_kernel import __version__, sessionfile
+
+        self._wait(self._kept())
+        folder = self._settings.checkpoints
+        assert folder is not None  # noqa: S101 - _kept looked
+        sessionfile.save(folder.path, Path(path).absolute(), __version__)
+
+    async def _kept(self) -> None:
+        """Waits until the present state is on disk."""
+        if self._settings.checkpoints is None:
+            raise SessionFileError("here", "checkpoints are switched off (checkpoints.enabled)")
+        await self._session.kept()
+        if self._session.problem:
+            raise SessionFileError("here", self._session.problem)
+
+    def fork(self) -> Sandbox:
+        """A second sandbox with this one's variables; from here on they go separate ways.
+
+        Memory is shared until it is written, what is in the session's own /tmp and home is copied.
+        Random numbers go on alike in both. Close it like any other.
+
+        Raises:
+            SessionFileError: There are no checkpoints, or the session's files are too many.
+        """
+        self._wait(self._kept())
+        folder = launch.fork(self._settings, "sandbox")
+        return Sandbox(
+            self._policy, work=self._work, on_output=self._on_output,
+            on_status=self._on_status, _begin=launch.Start(folder=folder),
+        )  # fmt: skip
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Calls a function of the guest's `__main__`; arguments and result are JSON-able.
+
+        Nothing is pickled: what a guest has pickled must not be unpickled outside of it.
+
+        Raises:
+            CallError: It raised an exception, or its result cannot be said in JSON.
+            GuestLost: The guest died of it.
+        """
+        expression = f"call({function!r}, {json.dumps(arguments)!r})"
+        return self._wait(self._evaluate(expression, function))
+
+    async def _evaluate(self, expression: str, what: str) -> Any:
+        content = {
+            "code": "", "silent": True, "store_history": False, "allow_stdin": False,
+            "execution_count": self._count + 1,
+            "user_expressions": {"value": f"__import__('wasi_agent.calls').calls.{expression}"},
+        }  # fmt: skip
+        reply = await self._session.request(
+            "execute_request", content, on_output=lambda _frame: None
+        )
+        found = reply.content.get("user_expressions", {}).get("value", reply.content)
+        if found.get("status") != "ok":
+            raise CallError(what, str(found.get("ename")), str(found.get("evalue")))
+        return found["data"]["application/json"]["value"]
+
+    def map(self, function: str, items: Iterable[Any], *, workers: int | None = None) -> list[Any]:
+        """The function's result for each item, computed in forks of this sandbox, in parallel.
+
+        Args:
+            function: Name of a function of the guest's `__main__` that takes one argument.
+            items: JSON-able arguments.
+            workers: How many forks, each a process; default: as many as there are processors.
+
+        Returns:
+            The results, JSON-able, in the order of the items. What the calls change in a fork's
+            memory is lost with it.
+
+        Raises:
+            CallError: A call raised an exception: the first of them, in the order of the items.
+            GuestLost: A fork died.
+            ValueError: `workers` is less than 1.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        todo = list(items)
+        count = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
+        if count < 1:
+            if workers is not None and workers < 1:
+                raise ValueError(f"workers = {workers}: at least 1")
+            return []
+        forks: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
+
+        def one(item: Any) -> Any:
+            fork = forks.get()
+            try:
+                return fork.call(function, item)
+            finally:
+                forks.put(fork)
+
+        with ThreadPoolExecutor(count) as pool, contextlib.ExitStack() as open_forks:
+            for fork in pool.map(lambda _: self._own_fork(), range(count)):
+                forks.put(open_forks.enter_context(fork))
+            futures = [pool.submit(one, item) for item in todo]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _own_fork(self) -> Sandbox:
+        """A fork with random numbers of its own."""
+        fork = self.fork()
+        fork._wait(fork._evaluate("reseed()", "reseed"))  # noqa: SLF001 - of the same class
+        return fork
+
+    # -- the end -----------------------------------------------------------------------------
+
     def interrupt(self) -> None:
         """Interrupts the run in progress, from any thread: KeyboardInterrupt in the guest.
 
@@ -304,6 +485,6 @@ class Sandbox:
 
 def _error(error: ProtocolError | GuestLost) -> Error:
     if isinstance(error, GuestLost):
-        evalue = f"{LOSSES.get(error.ename, '')} ({error.detail})"
+        evalue = error.explanation
         return Error(error.ename, evalue, [], lost=True)
     return Error(type(error).__name__, str(error))

@@ -98,6 +98,7 @@ class Session:
         status: What is going on while the session is not ready.
         generation: How many guests there have been before this one.
         problem: What has gone wrong with the checkpoints; empty if nothing.
+        fork_wanted: The name of a fork that a cell has asked for, or None.
     """
 
     def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
@@ -123,6 +124,7 @@ class Session:
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
         self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
         self.problem = ""
+        self.fork_wanted: str | None = None
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "progress": self._progressed,
             "unprepared": lambda _frame: self._replace("preparing", "prepare"),
@@ -457,6 +459,9 @@ class Session:
 
     def _checkpointed(self, frame: Frame) -> None:
         """A checkpoint was written, or could not be; or memory went back to one."""
+        if (fork := frame.content.get("fork")) is not None:
+            self.fork_wanted = str(fork)
+            return
         self.problem = str(frame.content.get("problem", ""))
         if not self.problem:
             self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}

@@ -22,7 +22,7 @@ import contextlib
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from wasi_kernel import frames
 from wasi_kernel.frames import Frame
@@ -91,6 +91,7 @@ class Door:
         again: Called when the guest wants an interrupt repeated in a moment.
         info: Gives what the guest is told about its own sandbox, when it asks.
         checkpoint: Does what a guest asks about its checkpoints; gives the reply's content.
+        outgoing: A file that the guest is to have, read from where it stands; None: there is none.
         holds: Is asked about each reply of the guest, as (type, content): should it be kept back?
         next_request: Called when a command build's agent reads at rest; gives its next frame.
     """
@@ -117,6 +118,7 @@ class Door:
         self.again: Callable[[], None] = lambda: None
         self.info: Callable[[], dict[str, Any]] = dict
         self.checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = lambda _content: {}
+        self.outgoing: BinaryIO | None = None
         self.holds: Callable[[str, dict[str, Any]], bool] = lambda _type, _content: False
         self.next_request: Callable[[], Frame | None] | None = None
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
@@ -300,8 +302,7 @@ class Door:
             self._inbound = frames.encode(Frame("info_reply", self.info(), request))
             return True
         if kind == "checkpoint_request":
-            reply = self.checkpoint(content)
-            self._inbound = frames.encode(Frame("checkpoint_reply", reply, request))
+            self._inbound = frames.encode(self._about_checkpoints(content, request))
             return True
         if self.answered or request != self.request:
             return False
@@ -322,6 +323,13 @@ class Door:
             return False
         self._link.send(data)
         return True
+
+    def _about_checkpoints(self, content: dict[str, Any], request: int) -> Frame:
+        """The answer to a checkpoint_request; to "take" the next piece of what is handed over."""
+        if content.get("op") != "take":
+            return Frame("checkpoint_reply", self.checkpoint(content), request)
+        data = b"" if self.outgoing is None else self.outgoing.read(PIECE_BYTES)
+        return Frame("checkpoint_reply", {"status": "ok"}, request, {}, (data,))
 
     def _names_tray(self, memory: LinearMemory, at: int, length: int) -> bool:
         """Is this write the agent's tray, which is thereby known? Nothing of it is copied."""

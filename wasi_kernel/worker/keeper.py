@@ -12,12 +12,19 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from wasi_kernel import timeline
-from wasi_kernel.errors import GuestLost, InstallationError, PageLogError, UnknownCheckpointError
+from wasi_kernel import __version__, sessionfile, timeline
+from wasi_kernel.errors import (
+    GuestLost,
+    InstallationError,
+    PageLogError,
+    SessionFileError,
+    UnknownCheckpointError,
+)
 from wasi_kernel.frames import Frame
 from wasi_kernel.pagelog import SUFFIX
+from wasi_kernel.sessionfile import Base
 from wasi_kernel.worker import THREAD_STACK_EXTRA, prepare
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.checkpoints import Checkpoints
@@ -48,9 +55,7 @@ class Parts:
     """What guests of one session are made of.
 
     Attributes:
-        image: The base image, None for a command build.
-        digest: Of the base image.
-        notes: What was kept with it.
+        base: The base image and what it works with; None for a command build.
     """
 
     engine: Engine
@@ -60,9 +65,7 @@ class Parts:
     runtime: Runtime
     plan: Plan
     preopens: tuple[Preopen, ...]
-    image: Path | None
-    digest: str
-    notes: dict[str, Any]
+    base: Base | None
 
     @classmethod
     def load(
@@ -75,12 +78,17 @@ class Parts:
         notes = None if plan.image is None else cache.load(plan.image)
         if module is None or (plan.image is not None and notes is None):
             return None
-        digest = "" if plan.image is None else cache.sealed_digest(plan.image)
-        preopens = prepare.preopens(runtime, plan.bundle, policy, work, scratch)
-        return cls(
-            engine, cache, module, policy, runtime, plan, tuple(preopens), plan.image, digest,
-            notes or {},
-        )  # fmt: skip
+        preopens = tuple(prepare.preopens(runtime, plan.bundle, policy, work, scratch))
+        made_of = {
+            "python": plan.python, "runtime": plan.runtime, "agent": plan.bundle.name,
+            "wasmtime": engines.wasmtime_version(),
+            "guest_paths": [p.guest_path for p in preopens], "preload": list(policy.preload),
+        }  # fmt: skip
+        base = None
+        if plan.image is not None and notes is not None:
+            digest = cache.sealed_digest(plan.image)
+            base = Base(str(plan.image), digest, notes["bytes"], notes, made_of)
+        return cls(engine, cache, module, policy, runtime, plan, preopens, base)
 
     @property
     def reactor(self) -> bool:
@@ -129,31 +137,34 @@ class Keeper:
         self.stale_fds: list[int] = []
         self._damage = ""
         self._unkept: Frame | None = None  # a request whose checkpoint could not be written
-        if parts.reactor:
-            self._open(parts.image)
+        self._base = parts.base
+        if parts.base is not None:
+            self._open(parts.base)
         log = None if self.checkpoints is None else self.checkpoints.log
         self.travel = Travel(log, self._look, self.problem)
 
-    def _open(self, image: Path | None) -> None:
-        folder = self._session.get("folder")
-        if folder is None or image is None:
+    def _open(self, base: Base) -> None:
+        named = self._session.get("folder")
+        if named is None:
             self.problem = "checkpoints are switched off (checkpoints.enabled in the policy)"
             return
+        folder = Path(named)
+        self._base = _own_base(folder, base)
         try:
             try:
-                self.checkpoints = self._begin(Path(folder), image)
+                self.checkpoints = self._begin(folder, self._base)
             except PageLogError as e:  # of an image that is gone: of no use any more
                 self._damage = str(e)
-                for path in Path(folder).glob(f"*{SUFFIX}"):
+                for path in folder.glob(f"*{SUFFIX}"):
                     path.unlink()
-                self.checkpoints = self._begin(Path(folder), image)
+                self.checkpoints = self._begin(folder, self._base)
+            self._base.store(folder)
         except OSError as e:
             self.problem = self.failure = f"checkpoints cannot be written: {e}"
 
-    def _begin(self, folder: Path, image: Path) -> Checkpoints:
-        parts = self._parts
-        limits = parts.policy.checkpoints
-        return Checkpoints(folder, image, parts.digest, parts.notes["bytes"], limits)
+    def _begin(self, folder: Path, base: Base) -> Checkpoints:
+        limits = self._parts.policy.checkpoints
+        return Checkpoints(folder, base.path(folder), base.digest, base.bytes, limits)
 
     def close(self) -> None:
         """Frees the guest and closes the log."""
@@ -188,13 +199,12 @@ class Keeper:
             log.move(target, log[target].notes if target else {})
             self._damage = "; ".join(log.damage) or "the newest could not be used"
         self._wake(target)
-        if not target:
-            return None
-        return {
-            "request": log.head_notes.get("request", 0),
-            "cell": timeline.cell_of(log[target]),
-            "damage": self._damage,
-        }
+        if target:
+            request = log.head_notes.get("request", 0)
+            return {"request": request, "cell": timeline.cell_of(log[target])}
+        if self._base is not None and self._base.own:
+            return {"request": 0, "cell": self._base.notes["cell"]}
+        return None
 
     @property
     def damage(self) -> str:
@@ -203,12 +213,12 @@ class Keeper:
 
     def _wake(self, target: int) -> None:
         """Makes the present, fresh instance the guest at that checkpoint, 0: the base image."""
-        notes = self._parts.notes
-        image, checkpoints = self._parts.image, self.checkpoints
-        if image is None:
+        base, checkpoints = self._base, self.checkpoints
+        if base is None:
             raise InstallationError("this runtime's plan has no base image")
+        notes = base.notes
         if checkpoints is None:
-            self.guest.wake(_from_image(image, notes["bytes"]), notes)
+            self.guest.wake(_from_image(Path(base.image), base.bytes), notes)
         else:
             state = {**notes, **(checkpoints.log[target].notes if target else {})}
             self.guest.wake(lambda memory: checkpoints.fill(memory, target), state)
@@ -243,8 +253,10 @@ class Keeper:
         started = time.monotonic()
         if self.interrupter is not None:
             self.interrupter.withdraw()
-        log = checkpoints.log
+        log, base = checkpoints.log, self._base
         before = timeline.cell_of(log[log.head]) if log.head else 0
+        if not log.head and base is not None and base.own:
+            before = base.notes["cell"]
         notes = {**_about(frame, before), **self.guest.notes()}
         if self._unkept is not None:  # what changed is more than this request's doing
             notes["kind"] = "cell"
@@ -276,6 +288,25 @@ class Keeper:
                 with self.interrupter.still():
                     yield
 
+    @contextlib.contextmanager
+    def saved(self) -> Iterator[BinaryIO]:
+        """The present state as an open session file, which is gone afterwards.
+
+        Raises:
+            SessionFileError: There is no state to save.
+            OSError: There is no room for it.
+        """
+        folder = self._session.get("folder")
+        if folder is None or self._unkept is not None:
+            raise SessionFileError("here", self.problem or "its state could not be kept")
+        path = Path(folder) / "saving"
+        try:
+            sessionfile.save(Path(folder), path, __version__)
+            with path.open("rb") as f:
+                yield f
+        finally:
+            path.unlink(missing_ok=True)
+
     def name_head(self, name: str) -> None:
         """Names the present state."""
         if self.checkpoints is not None:
@@ -287,7 +318,8 @@ class Keeper:
         """The variables at a checkpoint, as a second guest that is woken there describes them."""
         checkpoints = self.checkpoints
         found: dict[str, Any] = {}
-        if checkpoints is None:
+        base = self._base
+        if checkpoints is None or base is None:
             return found
 
         def show(memory: LinearMemory) -> None:
@@ -301,7 +333,7 @@ class Keeper:
             )
             guest = self._parts.guest(door)
             try:
-                notes = {**self._parts.notes, **checkpoints.log[ident].notes, "fds": []}
+                notes = {**base.notes, **checkpoints.log[ident].notes, "fds": []}
                 guest.wake(show, notes)
                 door.begin(Frame("boot_request", {"phase": "look"}, 1))
                 guest.turn(prepare.TURN)
@@ -319,6 +351,26 @@ class Keeper:
         if not found:
             raise UnknownCheckpointError("that state cannot be looked at")
         return found
+
+
+def _own_base(folder: Path, usual: Base) -> Base:
+    """What the session in `folder` lies over: an image of its own, if it came from a file.
+
+    Raises:
+        InstallationError: It was made with something else than is there.
+    """
+    try:
+        own = Base.load(folder)
+    except SessionFileError:
+        return usual
+    if not own.own:
+        return usual
+    differing = sessionfile.differences(own.made_of, usual.made_of)
+    if differing:
+        raise InstallationError(
+            f"the saved session needs what it was saved with: {'; '.join(differing)}"
+        )
+    return own
 
 
 def _from_image(image: Path, size: int) -> Callable[[Any], None]:

@@ -86,12 +86,14 @@ class Plan:
         bundle: The agent's folder.
         image: The base image; None for a command build, which boots anew each time.
         python: The guest's Python, "3.15".
+        runtime: SHA-256 of the runtime's WebAssembly, hex.
     """
 
     module: Path
     bundle: Path
     image: Path | None
     python: str
+    runtime: str
 
 
 class Capture:
@@ -179,6 +181,7 @@ def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
         Path(notes["bundle"]),
         Path(image) if image else None,
         notes["python"],
+        notes["runtime"],
     )
     if not plan.bundle.is_dir() or not all(Path(p).exists() for p in notes["records"]):
         return None
@@ -219,11 +222,12 @@ class Preparation:
                 self._cache, python, dists, lambda folder: self._compile_all(module, folder)
             )
             image = self._image(module, path, bundle) if is_reactor(module) else None
-            plan = Plan(path, bundle, image, python)
+            runtime = self._cache.digest(self._runtime.wasm)
+            plan = Plan(path, bundle, image, python, runtime)
             notes = {
                 "module": str(path), "bundle": str(bundle), "python": python,
                 "records": environments.records(dists),
-                "image": str(image) if image else None,
+                "image": str(image) if image else None, "runtime": runtime,
             }  # fmt: skip
             self._cache.store(
                 _plan_path(self._cache, self._runtime, self._policy), lambda _new: notes

@@ -201,7 +201,7 @@ class Server:
         said["session"], said["damage"] = kept, self._keeper.damage
         said["problem"] = self._keeper.failure
         self._link.send_frame(Frame("boot_reply", said, self._boot.request))
-        if kept is None:
+        if not self._keeper.head:
             self._commit(self._boot)
         while (frame := self._next()) is not None:
             if frame.type == "checkpoint_request":
@@ -251,6 +251,8 @@ class Server:
             raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
         elif frame.type == "execute_request":
             self._commit(frame)
+            if self._held is not None:
+                self._finish(frame, self._held)
         elif frame.type in COMMS:
             self._widgets = frame
 
@@ -278,7 +280,7 @@ class Server:
             full = self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
             if content.get("undo") is True or (full and content.get("ename") == "MemoryError"):
                 travel.target = head
-        if not self._own_turn and travel.target is None:
+        if not (self._own_turn or travel.target is not None or travel.save or travel.fork):
             return False
         self._held = Frame(kind, content, self._request)
         return True
@@ -337,8 +339,41 @@ class Server:
         said = self._own(self._session_boot(FIRST_OWN, "resume"))
         return [str(name) for name in said.get("closed_files", [])]
 
-    def _say(self, text: str, request: int) -> None:
-        content = {"name": "stderr", "text": f"[wasi-kernel] {text}\n"}
+    def _finish(self, frame: Frame, reply: Frame) -> None:
+        """Does what the cell asked for after its end; its reply was held for that."""
+        travel = self._keeper.travel
+        if travel.fork is not None:
+            self._link.send_frame(Frame("checkpoint", {"fork": travel.fork}, frame.request))
+        if travel.save is not None:
+            self._save(frame.request, travel.save)
+        self._link.send_frame(reply)
+
+    def _save(self, request: int, guest_path: str) -> None:
+        """Has the guest itself write the session file: it reaches what the cell may reach."""
+        try:
+            with self._keeper.saved() as data:
+                self._door.outgoing = data
+                said = self._own(
+                    Frame("boot_request", {"phase": "save", "path": guest_path}, request)
+                )
+        except (WasiKernelError, OSError) as e:
+            if isinstance(e, GuestLost):
+                raise
+            said = {"status": "error", "evalue": str(e)}
+        finally:
+            self._door.outgoing = None
+        if said.get("status") == "ok":
+            self._say(
+                f"Saved: {guest_path}, {said.get('saved', 0) / (1 << 20):.1f} MiB",
+                request,
+                "stdout",
+            )
+        else:
+            self._say(f"the session was not saved: {said.get('evalue')}", request)
+
+    def _say(self, text: str, request: int, name: str = "stderr") -> None:
+        text = f"[wasi-kernel] {text}\n" if name == "stderr" else f"{text}\n"
+        content = {"name": name, "text": text}
         self._link.send_frame(Frame("stream", content, request))
 
     def _manage(self, frame: Frame) -> None:

@@ -403,6 +403,10 @@ def _boot(frame: Frame) -> None:
         agent.warm_up()
     elif content["phase"] == "spin":
         reply["interrupted"] = spin()
+    elif content["phase"] == "save":
+        from wasi_agent import timetravel
+
+        reply["saved"] = timetravel.take_file(_door, content["path"])
     elif content["phase"] == "look":
         from wasi_agent import variables
 
@@ -416,7 +420,6 @@ def _boot(frame: Frame) -> None:
             reply["closed_files"] = timetravel.close_files(content["fds"])
         else:
             agent.begin_session(content)
-        reply["banner"] = agent.shell.banner
         reply["version"] = sys.version.split()[0]
     _door.reply("boot_reply", reply)
 

@@ -6,6 +6,7 @@ right there, and this interpreter with it. The state it goes to knows nothing of
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -19,6 +20,7 @@ from wasi_agent import variables
 from wasi_agent.magics import Table, mib
 
 if TYPE_CHECKING:
+    from wasi_agent.door import Door
     from wasi_agent.shell import ZMQInteractiveShell
 
 NO_TRACE = "[wasi-kernel] this cell failed and leaves no trace (%undo --on-error is on)"
@@ -188,8 +190,9 @@ class TimeMagics(Magics):
         if not path:
             raise UsageError("%save_session wants a path: %save_session /tmp/work.session")
         path = os.path.abspath(os.path.expanduser(path))
-        with open(path, "ab"):  # can it be written? an error is better told now
+        with open(f"{path}.new", "wb"):  # can it be written? an error is better told now
             pass
+        os.remove(f"{path}.new")
         self._ask("save", path=path)
 
 
@@ -220,6 +223,21 @@ def install(shell: ZMQInteractiveShell) -> TimeMagics:
     shell.set_hook("complete_command", options, str_key="%undo")
     shell.set_hook("complete_command", lambda *_: ["--delete"], str_key="%checkpoint")
     return magics
+
+
+def take_file(door: Door, path: str) -> int:
+    """Writes the file that the host hands over to `path`, whole or not at all; its bytes."""
+    new, written = f"{path}.new", 0
+    try:
+        with open(new, "wb") as f:
+            while data := door.ask("checkpoint_request", {"op": "take"}).buffers[0]:
+                written += f.write(data)
+        os.replace(new, path)
+    except BaseException:  # raised again: nothing half written is left behind
+        with contextlib.suppress(OSError):
+            os.remove(new)
+        raise
+    return written
 
 
 def pad_history(shell: ZMQInteractiveShell, count: int) -> None:

@@ -1,0 +1,356 @@
+"""Session files: the whole state of a session in one portable file, and what it was made with.
+
+    magic, u32 bytes of manifest, manifest (JSON), pages (zlib), SHA-256 of all before it
+
+The pages are a stream of (u32 first page, u32 pages, data), little-endian, without those that are
+zero; it ends with (0xFFFFFFFF, 0). The file holds all of linear memory, so it does not need the
+base image of the machine that it was saved on; but what runs on it must be the very same: the
+manifest says what that was, and another configuration is refused.
+
+Such a file comes from anywhere: sizes are checked before anything is unpacked, and nothing of it is
+used before its checksum was found right. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel.errors import SessionFileError
+from wasi_kernel.pagelog import PageLog
+from wasi_kernel.records import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+MAGIC = b"wasi-kernel session 1\n"
+MAX_MANIFEST = 1 << 20
+MAX_PAGES = 1 << 20  # 4 GiB, all that 32-bit WebAssembly can address
+CHUNK = 1 << 20
+END = 0xFFFFFFFF
+LEVEL = 1  # of zlib: the others take longer than they are worth
+DIGEST_BYTES = 32
+
+BASE, IMAGE = "base.json", "image"
+"""Files in a session's folder: what its states lie over, and the image if that is its own."""
+
+_U32, _SPAN = struct.Struct("<I"), struct.Struct("<II")
+_MADE_OF = {
+    "python": "Python", "runtime": "the runtime's SHA-256", "agent": "the agent and IPython",
+    "wasmtime": "wasmtime", "guest_paths": "the folders that the guest sees",
+    "preload": "preloaded modules",
+}  # fmt: skip
+_COUNTS = ("tray", "clock_ns", "is_tripped", "cell")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The image that a session's states lie over.
+
+    Attributes:
+        image: The file.
+        digest: What its page logs know it by.
+        bytes: Its size.
+        notes: What has to be known to wake a guest there.
+        made_of: What it only works with: `python`, `runtime`, `agent`, `wasmtime`, `guest_paths`,
+            `preload`.
+        own: Is it the session's own, in its folder?
+    """
+
+    image: str
+    digest: str
+    bytes: int
+    notes: dict[str, Any]
+    made_of: dict[str, Any]
+    own: bool = False
+
+    def store(self, folder: Path) -> None:
+        """Writes it into a session's folder."""
+        new = folder / f"{BASE}.new"
+        new.write_text(json.dumps(asdict(self)))
+        new.replace(folder / BASE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Base:
+        """What a session's folder says.
+
+        Raises:
+            SessionFileError: There is nothing that can be read.
+        """
+        try:
+            found = cls(**json.loads((folder / BASE).read_bytes()))
+        except (OSError, ValueError, TypeError) as e:
+            raise SessionFileError(str(folder), f"it has no state that was kept ({e})") from None
+        return found
+
+    def path(self, folder: Path) -> Path:
+        """Where the image is, for the session in `folder`."""
+        return folder / IMAGE if self.own else Path(self.image)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a session file says of itself.
+
+    Attributes:
+        made_of: See `Base`.
+        pages: Pages of linear memory.
+        notes: What has to be known to wake a guest there.
+        saved_s: When it was saved, in seconds since 1970.
+        kernel: The version of wasi-kernel that saved it.
+        cells: (execution count, first line) of its last cells.
+    """
+
+    made_of: dict[str, Any]
+    pages: int
+    notes: dict[str, Any]
+    saved_s: float
+    kernel: str
+    cells: list[list[Any]]
+
+
+def save(folder: Path, path: Path, version: str) -> Manifest:
+    """Saves the state that the session in `folder` is at to the file at `path`.
+
+    The session may be running: only what it has committed is read.
+
+    Raises:
+        SessionFileError: The session has no state yet, or it is damaged.
+        OSError: `path` cannot be written; what was there stays.
+    """
+    base = Base.load(folder)
+    log = PageLog(folder, base.digest, read_only=True)
+    try:
+        if not log.head or log.verify(log.head):
+            raise SessionFileError(str(folder), "; ".join(log.damage) or "it has no state yet")
+        head = log[log.head]
+        cells = [
+            [c.notes["cell"], c.notes.get("line", "")]
+            for c in log.chain(log.head)
+            if c.notes.get("kind") == "cell"
+        ]
+        notes = {**base.notes, **head.notes}
+        now = round(time.time(), 3)
+        manifest = Manifest(base.made_of, head.pages, notes, now, version, cells[:20][::-1])
+        _write(path, manifest, _memory(log, base, folder))
+    finally:
+        log.close()
+    return manifest
+
+
+def _memory(log: PageLog, base: Base, folder: Path) -> Iterator[tuple[int, bytes]]:
+    """(first page, data) of all pages of the log's head that are not zero."""
+    pages, step, zero = log[log.head].pages, CHUNK // PAGE, bytes(PAGE)
+    with base.path(folder).open("rb") as image:
+        for page in range(0, pages, step):
+            upto = min(pages, page + step)
+            data = bytearray(os.pread(image.fileno(), (upto - page) * PAGE, page * PAGE))
+            data.extend(bytes((upto - page) * PAGE - len(data)))
+            for run in log.between(page, upto):
+                at = (run.page - page) * PAGE
+                data[at : at + run.count * PAGE] = log.read(run)
+            start = page
+            while start < upto:
+                end = start
+                while end < upto and data[(end - page) * PAGE : (end - page + 1) * PAGE] != zero:
+                    end += 1
+                if end > start:
+                    yield start, bytes(data[(start - page) * PAGE : (end - page) * PAGE])
+                start = end + 1
+
+
+def _write(path: Path, manifest: Manifest, memory: Iterator[tuple[int, bytes]]) -> None:
+    import tempfile
+
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created 0600
+    try:
+        with os.fdopen(fd, "wb") as f:
+            text = json.dumps(asdict(manifest)).encode()
+            head = MAGIC + _U32.pack(len(text)) + text
+            digest, packer = hashlib.sha256(head), zlib.compressobj(LEVEL)
+            f.write(head)
+            for page, data in memory:
+                piece = packer.compress(_SPAN.pack(page, len(data) // PAGE)) + packer.compress(data)
+                digest.update(piece)
+                f.write(piece)
+            piece = packer.compress(_SPAN.pack(END, 0)) + packer.flush()
+            digest.update(piece)
+            f.write(piece + digest.digest())
+            f.flush()
+            os.fsync(f.fileno())
+        Path(name).replace(path)
+    except BaseException:  # raised again: nothing half written is left behind
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def read_manifest(path: Path) -> Manifest:
+    """What the session file at `path` says of itself; its pages are not looked at.
+
+    Raises:
+        SessionFileError: It is no session file, or damaged.
+    """
+    try:
+        with path.open("rb") as f:
+            return _manifest(path, f)[0]
+    except OSError as e:
+        raise SessionFileError(str(path), e.strerror or str(e)) from None
+
+
+def _manifest(path: Path, f: BinaryIO) -> tuple[Manifest, bytes]:
+    """The manifest, and the bytes up to its end."""
+    head = f.read(len(MAGIC) + _U32.size)
+    if len(head) < len(MAGIC) + _U32.size or not head.startswith(MAGIC):
+        raise SessionFileError(str(path), "it is no session file of this version")
+    (length,) = _U32.unpack(head[len(MAGIC) :])
+    text = f.read(length) if length <= MAX_MANIFEST else b""
+    try:
+        found = Manifest(**json.loads(text))
+        _check(found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise SessionFileError(str(path), f"its manifest is damaged ({e})") from None
+    return found, head + text
+
+
+def _check(found: Manifest) -> None:
+    """Checks what will be used of a manifest.
+
+    Raises:
+        ValueError: It cannot have been written by `save`.
+    """
+    notes = found.notes
+    if type(found.pages) is not int or not 0 < found.pages <= MAX_PAGES or found.pages % 16:
+        raise ValueError(f"{found.pages!r} pages")
+    for name in _COUNTS:
+        if type(notes[name]) is not int or notes[name] < 0:
+            raise ValueError(f"{name} = {notes[name]!r}")
+    if not all(type(fd) is int and 0 <= fd < 1 << 16 for fd in notes["fds"]):
+        raise ValueError("fds are no file descriptors")
+    if notes["stream"] not in ("stdout", "stderr") or type(notes["interrupts"]) is not bool:
+        raise ValueError("stream or interrupts")
+    if not all(at.isdecimal() and type(bits) is int for at, bits in notes["words"].items()):
+        raise ValueError("words are no numbers")
+    if not isinstance(found.made_of, dict) or not isinstance(found.saved_s, (int, float)):
+        raise ValueError("made_of or saved_s")  # noqa: TRY004 - one error for all
+    if not all(type(n) is int and isinstance(line, str) for n, line in found.cells):
+        raise ValueError("cells")
+
+
+def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
+    """Makes the empty `folder` of a new session one that begins with the file's state.
+
+    Args:
+        path: The session file.
+        folder: The session's folder.
+        memory_bytes: How much memory the session may have.
+
+    Raises:
+        SessionFileError: The file is damaged, or its memory larger than that.
+        OSError: The folder cannot be written.
+    """
+    image = folder / IMAGE
+    try:
+        with path.open("rb") as f, image.open("xb") as out:
+            manifest, head = _manifest(path, f)
+            _check_size(path, manifest, memory_bytes)
+            out.truncate(manifest.pages * PAGE)
+            digest = hashlib.sha256(head)
+            _unpack(path, f, out, manifest.pages, digest)
+        notes = {**manifest.notes, "request": 0}
+        size = manifest.pages * PAGE
+        Base("", digest.hexdigest(), size, notes, manifest.made_of, own=True).store(folder)
+    except BaseException:  # raised again: no state that was not checked is left behind
+        image.unlink(missing_ok=True)
+        raise
+    return manifest
+
+
+def _check_size(path: Path, manifest: Manifest, memory_bytes: int) -> None:
+    if manifest.pages * PAGE > memory_bytes:
+        raise SessionFileError(
+            str(path),
+            f"it has {manifest.pages * PAGE >> 20} MiB of memory, the policy allows "
+            f"{memory_bytes >> 20} MiB (limits.memory_bytes)",
+        )
+
+
+def _unpack(path: Path, f: BinaryIO, out: BinaryIO, pages: int, digest: Any) -> None:
+    """Writes the pages to `out`, and compares the checksum at the end."""
+    reader = _Reader(path, f, digest)
+    seen = 0
+    while (span := _SPAN.unpack(reader.take(_SPAN.size))) != (END, 0):
+        page, count = span
+        seen += count
+        if page + count > pages or seen > pages or count == 0:
+            raise SessionFileError(str(path), "it is damaged: pages outside its memory")
+        for at in range(page, page + count, CHUNK // PAGE):
+            some = min(CHUNK // PAGE, page + count - at)
+            os.pwrite(out.fileno(), reader.take(some * PAGE), at * PAGE)
+    reader.end()
+
+
+class _Reader:
+    """Decompressed bytes, as many at once as are asked for."""
+
+    def __init__(self, path: Path, f: BinaryIO, digest: Any) -> None:
+        self._path, self._f, self._digest = path, f, digest
+        self._left = os.fstat(f.fileno()).st_size - f.tell() - DIGEST_BYTES
+        self._unpacker = zlib.decompressobj()
+        self._data = bytearray()
+        self._more = False  # may the unpacker have more without more input?
+
+    def _packed(self) -> bytes:
+        piece = self._f.read(min(CHUNK, max(0, self._left)))
+        self._left -= len(piece)
+        self._digest.update(piece)
+        return piece
+
+    def take(self, count: int) -> bytes:
+        while len(self._data) < count:
+            piece = self._unpacker.unconsumed_tail or (b"" if self._more else self._packed())
+            if self._unpacker.eof or not (piece or self._more):
+                raise SessionFileError(str(self._path), "it is damaged: it ends too early")
+            try:
+                data = self._unpacker.decompress(piece, CHUNK)
+            except zlib.error as e:
+                raise SessionFileError(str(self._path), f"it is damaged: {e}") from None
+            self._more = len(data) == CHUNK
+            self._data += data
+        found = bytes(self._data[:count])
+        del self._data[:count]
+        return found
+
+    def end(self) -> None:
+        """Reads to the end of the file.
+
+        Raises:
+            SessionFileError: The checksum differs, or there is more.
+        """
+        while self._left > 0:
+            self._packed()
+        if self._data or self._f.read() != self._digest.digest():
+            raise SessionFileError(str(self._path), "it is damaged: its checksum is wrong")
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """What a saved state was made with, and is not there now; one line each."""
+    found = []
+    for key, what in _MADE_OF.items():
+        if theirs.get(key) != ours.get(key):
+            found.append(f"{what}: {_short(theirs.get(key))} there, {_short(ours.get(key))} here")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 200 else text[:199] + "…"
