@@ -554,6 +554,28 @@ def test_a_kill_at_any_operation_leaves_what_was_or_what_was_to_be(
     assert (part == ALL) in done
 
 
+def test_a_name_that_was_taken_away_does_not_come_back(room: Callable[[], Path]):
+    """Wherever a kill stops a compaction that drops what gave it and what took it away."""
+    for left in count():
+        folder, disk = room(), KillingDisk()
+        with contextlib.suppress(Killed), opened(folder, disk) as log:
+            for ident in (1, 0):
+                for _ in range(SMALL):
+                    log.append(9, [], {})
+                log.name("gone", ident)
+                assert not log.compact(100, ALL, lambda _: True)
+            before = seen(log)
+            disk.kill(left, ALL)
+            assert log.compact(0, PAGE, lambda _: True)
+            disk.spare()
+        with opened(folder) as log:
+            assert log.names == {}
+            assert seen(log) == compacted(before, seen(log))
+            if len(log) == 1:
+                break
+    assert left > 2
+
+
 @pytest.mark.parametrize("part", [0, 60, PAGE, -1, ALL])
 def test_a_full_disk_leaves_the_log_as_it_was_and_usable(room: Callable[[], Path], part: int):
     enough = FullDisk()
@@ -728,8 +750,9 @@ def test_a_damaged_page_is_not_sealed_again(tmp_path: Path):
     with opened(tmp_path) as log:
         flip(segment(tmp_path, 1), log.fileno(log[1].runs[1].place)[1])
     with opened(tmp_path) as log:
-        log.compact(0, 1, lambda _: True)
-        log.compact(0, 1, lambda _: True)
+        for _ in range(2):
+            with pytest.raises(PageLogError, match="damaged"):
+                log.compact(0, 1, lambda _: True)
     with opened(tmp_path) as log:
         for each in log:
             if log.verify(each.id) == 0:

@@ -303,3 +303,13 @@ def test_pages_that_are_neighbours_in_memory_only_are_two_runs():
     table.apply(checkpoint(9, (Run(4, 1, PRESENT + 12),), ident=2, parent=1))
     assert table.runs() == [Run(2, 3, PRESENT + 10)]
     assert table.runs(3, 4) == [Run(3, 1, PRESENT + 11)]
+
+
+def test_runs_of_one_checkpoint_may_overlap():
+    table = Table()
+    table.apply(checkpoint(9, (Run(2, 3, PRESENT + 10),)))
+    found = checkpoint(9, (Run(1, 3, PRESENT + 20), Run(3, 2, PRESENT + 30)), ident=2, parent=1)
+    table.apply(found)
+    assert table.runs() == [Run(1, 2, PRESENT + 20), Run(3, 2, PRESENT + 30)]
+    table.revert(found, 9)
+    assert table.runs() == [Run(2, 3, PRESENT + 10)]

@@ -18,10 +18,10 @@ ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "frames", "history", "spawn", "records", "folders"),
-    ("policy", "caches", "frontend", "pagelog"),
-    ("runtimes", "environments", "grants", "timeline"),
+    ("policy", "caches", "frontend", "pagelog", "kernelspecs"),
+    ("runtimes", "environments", "grants", "timeline", "sessionfile"),
     ("launch",),
-    ("session", "connection"),
+    ("session", "sessions", "connection"),
     ("sandbox", "kernel", "cli"),
     ("__main__",),
 )
@@ -40,7 +40,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments",
-    "records", "pagelog", "timeline",
+    "records", "pagelog", "timeline", "sessionfile",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

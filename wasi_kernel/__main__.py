@@ -26,7 +26,12 @@ clients, managers and provisioners. None is ever used here.
 def main() -> None:
     """The command line's entry."""
     if sys.argv[1:2] == ["kernel"]:
-        _kernel(sys.argv[2:])
+        from wasi_kernel.errors import WasiKernelError
+
+        try:
+            _kernel(sys.argv[2:])
+        except WasiKernelError as e:
+            sys.exit(f"wasi-kernel: {e}")
         return
     from wasi_kernel.cli import main as command
 
@@ -46,11 +51,49 @@ def _kernel(argv: list[str]) -> None:
     from wasi_kernel import launch
     from wasi_kernel.policy import Policy
 
-    settings = launch.settings(Policy(), Path.cwd())
+    given, argv = _options(argv)
+    policy = Policy(restart_keeps_state="--restart-keeps-state" in given)
+    connection = _value(argv, "-f")
+    begin = launch.FRESH
+    if "--resume" in given:
+        begin = launch.Start(file=Path(given["--resume"]).absolute())
+    elif "--take-up" in given:
+        begin = launch.Start(folder=given["--take-up"])
+    begin = launch.restarted(policy, connection) or begin
+    settings = launch.settings(policy, Path.cwd(), begin, may_fork="--name" not in given)
+    settings.introduce({"connection_file": connection, "name": given.get("--name", "")})
+    if policy.restart_keeps_state:
+        settings.keep_for(connection)
     worker = launch.start(settings, worker=waiting)
     main = _import_kernel()
     gc.enable()
     main(argv, settings, worker)
+
+
+OPTIONS = {"--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0}
+"""What `kernel` takes beside Jupyter's own options, and how many values follow."""
+
+
+def _options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """({option: value} of our own, all others). By hand: this is on the start path."""
+    given, others, at = {}, [], 0
+    while at < len(argv):
+        name, _, value = argv[at].partition("=")
+        at += 1
+        if name not in OPTIONS:
+            others.append(argv[at - 1])
+            continue
+        if OPTIONS[name] and not value:
+            if at == len(argv):
+                sys.exit(f"wasi-kernel: {name} wants a value")
+            value, at = argv[at], at + 1
+        given[name] = value
+    return given, others
+
+
+def _value(argv: list[str], name: str) -> str:
+    """What follows `name` in `argv`, "" if it is not there."""
+    return argv[argv.index(name) + 1] if name in argv[:-1] else ""
 
 
 def _import_kernel() -> Callable[[list[str], Settings, Worker], None]:

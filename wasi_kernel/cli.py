@@ -7,12 +7,16 @@ Never imports wasmtime or anything of Jupyter. A user's mistake ends with one li
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from wasi_kernel import __version__, launch
+from wasi_kernel import __version__, caches, kernelspecs, launch, sessionfile, sessions
 from wasi_kernel.errors import PolicyError, WasiKernelError
 from wasi_kernel.policy import Policy
 from wasi_kernel.session import Session, Status
@@ -52,6 +56,115 @@ async def _prepare(policy: Policy, *, quiet: bool) -> None:
     finally:
         display.end()
         await session.close()
+
+
+@command.group()
+def session() -> None:
+    """Keep sessions, look at them, and go on with them."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@session.command("list")
+@as_json
+def list_sessions(*, as_json: bool) -> None:
+    """List the sessions of this user: kernels, forks, sandboxes; running or kept."""
+    found = sessions.listed(caches.default_path())
+    if as_json:
+        click.echo(json.dumps([asdict(s) for s in found], indent=1))
+        return
+    if not found:
+        click.echo("No sessions.")
+    for s in found:
+        state = f"running, process {s.pid}" if s.running else "kept"
+        click.echo(f"{s.id}  {state}  {s.name}".rstrip())
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started_s))
+        click.echo(f"    since {since} in {s.folder or '(no folder)'}")
+        click.echo(
+            f"    cell [{s.cell}] {s.line[:60]}; {s.checkpoints} checkpoints, "
+            f"{s.bytes / (1 << 20):.0f} MiB"
+        )
+        if s.connection_file and s.running:
+            click.echo(f"    jupyter console --existing {Path(s.connection_file).name}")
+
+
+@session.command()
+@click.argument("ident", metavar="SESSION")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+def save(ident: str, path: Path) -> None:
+    """Save the state of a running or kept SESSION (see `list`) to the file PATH.
+
+    The file holds all variables. What the session has in its own /tmp and home is not in it.
+    """
+    folder = sessions.folder_of(caches.default_path(), ident)
+    manifest = sessionfile.save(folder, path.absolute(), __version__)
+    size = path.stat().st_size / (1 << 20)
+    click.echo(f"Saved {path}: the state after cell [{manifest.notes['cell']}], {size:.1f} MiB.")
+
+
+@session.command()
+@click.argument("what", metavar="FILE|SESSION")
+@as_json
+def show(what: str, *, as_json: bool) -> None:
+    """Show what a session FILE was saved from, or which states a SESSION has kept."""
+    path = Path(what)
+    if not path.is_file():
+        found = sessions.states(sessions.folder_of(caches.default_path(), what))
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
+            return
+        for row in found:
+            cell = f"[{row['cell']}]" if row["kind"] in ("cell", "aside") else row["kind"]
+            marks = " ".join([*row["names"], *([row["where"]] if row["where"] != "past" else [])])
+            click.echo(f"{cell:8} {row['line'][:60]:60} {row['pages']:>7} pages  {marks}".rstrip())
+        return
+    said = sessions.shown(path)
+    if as_json:
+        click.echo(json.dumps(said, indent=1))
+        return
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(said["saved_s"]))
+    click.echo(f"saved       {when}, by wasi-kernel {said['saved_by']}")
+    click.echo(f"state       after cell [{said['cell']}]")
+    click.echo(
+        f"memory      {said['memory_bytes'] >> 20} MiB, {said['bytes'] >> 20} MiB in the file"
+    )
+    for key, value in said["made_of"].items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        click.echo(f"{key:11} {text}")
+    for number, line in said["cells"]:
+        click.echo(f"  [{number}] {line[:80]}")
+
+
+@session.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--kernelspec",
+    metavar="NAME",
+    help="Do not start a kernel, but install a kernelspec of that name, whose kernels begin with "
+    "this state.",
+)
+def resume(path: Path, kernelspec: str | None) -> None:
+    """Start a kernel that goes on from the session file PATH, with all its variables.
+
+    Prints how to attach a console; runs until it is shut down from there, or interrupted.
+    """
+    sessionfile.read_manifest(path)
+    options = ["--resume", str(path.absolute())]
+    if kernelspec is not None:
+        title = f"Python (WASI) from {path.name}"
+        folder = kernelspecs.install(kernelspec, title, options)
+        click.echo(f"Installed {folder}: choose {title!r} in Jupyter.")
+        return
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    runtime = Path(jupyter_runtime_dir())
+    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = runtime / f"kernel-wasi-{os.getpid()}.json"
+    click.echo(f"jupyter console --existing {connection.name}")
+    sys.stdout.flush()
+    argv = [sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(connection), *options]
+    os.execv(sys.executable, argv)  # noqa: S606 - ourselves
 
 
 class _Display:

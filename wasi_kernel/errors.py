@@ -55,6 +55,18 @@ class PageLogError(WasiKernelError):
         self.where = where
 
 
+class KernelspecError(WasiKernelError):
+    """A kernelspec cannot be written.
+
+    Attributes:
+        name: The kernelspec's.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"kernelspec {name!r}: {reason}")
+        self.name = name
+
+
 class SessionFileError(WasiKernelError):
     """A session cannot be saved, or a saved one not be used.
 

@@ -9,10 +9,12 @@ handler each, and little else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -21,11 +23,12 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.kernelbase import Kernel
 from ipykernel.parentpoller import ParentPollerUnix
 from ipykernel.subshell_manager import UnknownSubshellError
+from jupyter_core.paths import jupyter_runtime_dir
 from zmq.eventloop.zmqstream import ZMQStream
 
 from wasi_kernel import __version__, frontend
 from wasi_kernel.connection import Connection
-from wasi_kernel.errors import GuestLost, WasiKernelError
+from wasi_kernel.errors import GuestLost, SessionFileError, WasiKernelError
 from wasi_kernel.history import History
 from wasi_kernel.session import Session
 
@@ -52,6 +55,12 @@ HELP = {
 }
 
 STATUS_EVERY_S = 1.0
+MAX_FORKS = 4
+"""Each is two processes; a cell can ask for them."""
+
+KEPT_S = 10.0
+"""How long a restart waits for the last checkpoint, if it is to keep the state."""
+
 VERSION_S = 0.3
 """How long kernel_info waits for a sandbox that is starting."""
 
@@ -76,13 +85,14 @@ class WasiKernel(Kernel):
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._comm
         self._history = History()
-        self._count = 1
+        self._count: int = self._settings.cells + 1
         self._display_id = 0
         self._greeted = False
         self._told = ""  # the last problem with checkpoints that the user was told of
         self._arrived = self._abort_until = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
+        self._forks: list[asyncio.subprocess.Process] = []
 
     @property
     def sandbox(self) -> Session:
@@ -246,6 +256,8 @@ class WasiKernel(Kernel):
             if store_history and isinstance(frame.content.get("ran"), str):
                 self._soon(self._history.add_run, count, frame.content["ran"])
             self._greet(parent)
+            if self.sandbox.fork_wanted is not None:
+                await self._fork(self.sandbox.fork_wanted, parent)
         except (WasiKernelError, KeyboardInterrupt) as e:
             reply = self._failure(*_failure_text(e), parent, count, silent=silent)
         reply["execution_count"] = self._count - 1
@@ -283,10 +295,7 @@ class WasiKernel(Kernel):
         if self.sandbox.problem != self._told:
             self._told = self.sandbox.problem
             if self._told:
-                self._note(
-                    f"{self._told}; a cell that ends the sandbox takes all that is not kept with "
-                    "it", parent,
-                )  # fmt: skip
+                self._note(self._told, parent)
 
     def _note(self, text: str, parent: dict[str, Any]) -> None:
         """A line of this kernel's own, in the cell's standard error."""
@@ -305,6 +314,27 @@ class WasiKernel(Kernel):
             "status": "error", **error, "execution_count": count, "user_expressions": {},
             "payload": [],
         }  # fmt: skip
+
+    async def _fork(self, name: str, parent: dict[str, Any]) -> None:
+        """Starts a second kernel from this moment, and says how to reach it."""
+        try:
+            if len(self._forks) >= MAX_FORKS:
+                raise SessionFileError(name, f"a kernel has at most {MAX_FORKS} forks")
+            folder = await self.sandbox.forked(name)
+        except (WasiKernelError, OSError) as e:
+            self._note(f"there is no fork: {e}", parent)
+            return
+        path = Path(jupyter_runtime_dir()) / f"kernel-fork-{folder[:8]}.json"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(path),
+            "--take-up", folder, "--name", name,
+            env={**os.environ, "JPY_PARENT_PID": str(os.getpid())},
+            stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        self._forks.append(process)
+        text = f"The fork {name!r} runs: jupyter console --existing {path.name}\n"
+        self._send("stream", {"name": "stdout", "text": text}, parent)
 
     async def _show_status(self, parent: dict[str, Any]) -> None:
         """While the sandbox is being made ready, a line in the cell says what is going on.
@@ -503,16 +533,23 @@ class WasiKernel(Kernel):
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Ends the guest, then the kernel."""
-        content = {"status": "ok", "restart": bool(parent["content"].get("restart"))}
-        await self.close()
+        restart = bool(parent["content"].get("restart"))
+        content = {"status": "ok", "restart": restart}
+        await self.close(restart=restart)
         self._wire.send(stream, "shutdown_reply", content, parent, ident=ident)
         self._send("shutdown_reply", content, parent)
         self._stop()
 
-    async def close(self) -> None:
-        """Ends the guest and closes the history."""
+    async def close(self, *, restart: bool = False) -> None:
+        """Ends the guest and closes the history; see `Session.close`."""
         if self._sandbox is not None:
-            await self._sandbox.close()
+            if restart and self._sandbox.state == "ready" and not self._sandbox.current_request:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._sandbox.kept(), KEPT_S)
+            await self._sandbox.close(restart=restart)
+        for fork in self._forks:  # they have their own; they end with this one
+            with contextlib.suppress(ProcessLookupError):
+                fork.terminate()
         self._history.close()
 
 

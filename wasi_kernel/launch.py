@@ -40,6 +40,7 @@ class Settings:
             they are switched off.
         notices: What to tell the user about the settings.
         cells: How many cells the session has had before.
+        may_fork: May a cell ask for a fork?
     """
 
     policy: Policy
@@ -49,6 +50,7 @@ class Settings:
     checkpoints: OwnFolder | None
     notices: tuple[str, ...] = ()
     cells: int = 0
+    may_fork: bool = False
 
     def introduce(self, about: dict[str, Any]) -> None:
         """Writes down who this session is, for `wasi-kernel session list`."""
@@ -61,8 +63,21 @@ class Settings:
         with contextlib.suppress(OSError):
             path.write_text(json.dumps({**known, **about, "pid": os.getpid()}))
 
-    def release(self) -> None:
-        """Removes the folders, those that are not kept."""
+    def keep_for(self, connection_file: str) -> None:
+        """What is kept stays after this process, for the next one with the same connection file."""
+        if self.checkpoints is not None and connection_file:
+            self.checkpoints.keep(_restart_of(connection_file))
+
+    def release(self, *, restart: bool = False) -> None:
+        """Removes the folders; not what a restart is to find.
+
+        Raises nothing: what cannot be removed is swept away later.
+        """
+        if self.checkpoints is not None and restart and self.policy.restart_keeps_state:
+            with contextlib.suppress(OSError, SessionFileError):
+                _leave_files(self.scratch.path, self.checkpoints.path)
+        elif self.checkpoints is not None:
+            self.checkpoints.unkeep()
         self.scratch.release()
         if self.checkpoints is not None:
             self.checkpoints.release()
@@ -112,6 +127,7 @@ class Settings:
             "session": {
                 "folder": None if self.checkpoints is None else str(self.checkpoints.path),
                 "skip": skip,
+                "may_fork": self.may_fork,
             },
         }
         return Frame("boot_request", content, BOOT)
@@ -133,7 +149,9 @@ class Start:
 FRESH = Start()
 
 
-def settings(policy: Policy, work: Path | None, begin: Start = FRESH) -> Settings:
+def settings(
+    policy: Policy, work: Path | None, begin: Start = FRESH, *, may_fork: bool = False
+) -> Settings:
     """Settings for a session that works in the host folder `work`.
 
     A working folder that must not be granted is left out, with a notice that says why.
@@ -166,11 +184,28 @@ def settings(policy: Policy, work: Path | None, begin: Start = FRESH) -> Setting
         if kept is not None:
             kept.release()
         raise
-    given = Settings(policy, cache, shown, scratch, kept, notices, cells)
+    given = Settings(policy, cache, shown, scratch, kept, notices, cells, may_fork)
     if begin.folder is not None and kept is not None:
         _bring_files(kept.path, scratch.path)
     given.introduce({"folder": str(work or "")})
     return given
+
+
+def restarted(policy: Policy, connection_file: str) -> Start | None:
+    """Where the kernel was that had this connection file before, if it is to go on there."""
+    if not (policy.restart_keeps_state and connection_file):
+        return None
+    base = sessions_folder(caches.default_path())
+    for path in base.glob("*"):
+        with contextlib.suppress(OSError):
+            kept = (path / folders.KEEP).read_text()
+            if kept == _restart_of(connection_file) and not folders.in_use(path):
+                return Start(folder=path.name)
+    return None
+
+
+def _restart_of(connection_file: str) -> str:
+    return f"restart {os.path.abspath(connection_file)}"
 
 
 def _checkpoints_folder(policy: Policy, cache: Path, begin: Start) -> tuple[OwnFolder | None, int]:

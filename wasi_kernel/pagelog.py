@@ -132,6 +132,19 @@ class PageLog:
 
     def _open(self) -> None:
         limits = self._origin()
+        while not self._open_all(limits):
+            self.close()
+            self._checkpoints, self.names, self.damage = {}, {}, []
+            self.head, self.head_notes = 0, {}
+        self._sort_out()
+
+    def _open_all(self, limits: dict[str, int]) -> bool:
+        """Reads all segments; False: one was dropped meanwhile, so that it must be done again.
+
+        Raises:
+            PageLogError: They all belong to another base image.
+        """
+        others: list[PageLogError] = []
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             number = int(path.name.removesuffix(SUFFIX))
             inherited = limits.get(str(number))
@@ -140,23 +153,42 @@ class PageLog:
             try:
                 fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:  # dropped just now, by the process that writes
-                continue
+                return False
             segment = self._segments[number] = _Segment(number, path, fd, inherited)
-            if self._reads_head(segment):
+            try:
+                begun = self._reads_head(segment)
+            except PageLogError as e:
+                others.append(e)
+                os.close(self._segments.pop(number).fd)
+                continue
+            if begun:
                 self._scan(segment)
             else:  # killed while it was begun
+                if os.fstat(fd).st_size > PAGE:
+                    self.damage.append(f"the head of {path.name} is damaged")
                 os.close(self._segments.pop(number).fd)
                 if not self._read_only:
                     self._disk.remove(path)
+        if others and not self._segments:
+            raise others[0]
+        self.damage += map(str, others)
+        return True
+
+    def _sort_out(self) -> None:
+        """Forgets what does not stand on anything."""
         kept: dict[int, Checkpoint] = {}
         for each in sorted(self._checkpoints.values(), key=lambda c: c.id):
             if each.parent == 0 or each.parent in kept:
                 kept[each.id] = each
+        for n, k in self.names.items():
+            if k not in kept:
+                self.damage.append(f"checkpoint {k}, named {n}, is damaged")
         self._checkpoints = kept  # without those whose segment was dropped, or is damaged
         self.names = {n: k for n, k in self.names.items() if k in kept}
         if self.head and self.head not in kept:
             self.damage.append(f"checkpoint {self.head} stands on one that is damaged")
             self.head = max((k for k in kept if k < self.head), default=0)
+            self.head_notes = kept[self.head].notes if self.head else {}
 
     def _origin(self) -> dict[str, int]:
         try:
@@ -165,7 +197,9 @@ class PageLog:
             return {}
         except ValueError as e:
             raise PageLogError(str(self._folder / ORIGIN), f"damaged: {e}") from None
-        return {str(k): int(v) for k, v in data.items()}
+        if not isinstance(data, dict) or not all(type(v) is int for v in data.values()):
+            raise PageLogError(str(self._folder / ORIGIN), "damaged: it is no object of numbers")
+        return data
 
     def _reads_head(self, segment: _Segment) -> bool:
         head = os.pread(segment.fd, PAGE, 0)
@@ -184,15 +218,15 @@ class PageLog:
             kind, checkpoint, at = found
             self._take(segment, kind, checkpoint)
         segment.end = at
-        if size > at and os.pread(segment.fd, 4, at) == records.MAGIC.to_bytes(4, "little"):
+        if size > at and any(os.pread(segment.fd, 4, at)):
             self.damage.append(f"a record is damaged in {segment.path.name} at {at}")
         if size > at and segment.limit is None and not self._read_only:
             self._disk.truncate(segment.fd, at)  # or it could be taken for records one day
 
     def _take(self, segment: _Segment, kind: int, found: Checkpoint) -> None:
+        self._last = max(self._last, found.id, found.parent)
         if kind in (CHECKPOINT, WHOLE):
             self._checkpoints[found.id] = found
-            self._last = max(self._last, found.id)
             segment.checkpoints += 1
             if kind == CHECKPOINT:
                 self.head, self.head_notes = found.id, found.notes
@@ -395,9 +429,13 @@ class PageLog:
 
     def _open_segment(self) -> _Segment:
         """The segment to append to: the last one if it is our own, else a new one."""
+        if self._read_only:
+            raise PageLogError(str(self._folder), "it was opened to be read only")
         if self._segments:
             last = self._segments[max(self._segments)]
             if last.limit is None:
+                if os.fstat(last.fd).st_size > last.end:
+                    self._disk.truncate(last.fd, last.end)
                 return last
         return self._begin()
 
@@ -430,6 +468,7 @@ class PageLog:
 
         Raises:
             OSError: The disk is full; what is there stays.
+            PageLogError: What is needed is damaged; what is there stays.
         """
         last = self._open_segment()
         if last.checkpoints >= SEGMENT_CHECKPOINTS or last.end >= limit_bytes // 8:
@@ -443,36 +482,67 @@ class PageLog:
         self, keep: int, limit_bytes: int, is_cell: Callable[[Checkpoint], bool]
     ) -> list[_Segment]:
         """The oldest segments that are to go."""
-        victims: list[_Segment] = []
-        left, whole = self.size, 0
-        chain = [c.segment for c in self.chain(self.head) if is_cell(c)]
-        for number in sorted(self._segments)[:-1]:
-            newer = sum(segment > number for segment in chain)
-            if newer < keep and left + whole <= limit_bytes:
-                break
-            whole = whole or PAGE * sum(run.count for run in self.state(self.head))
-            victims.append(self._segments[number])
-            left -= self._segments[number].end
-        return victims
+        oldest = [self._segments[number] for number in sorted(self._segments)[:-1]]
+        cells, low = [], self._open_segment().number
+        for c in self.chain(self.head):
+            low = min(low, c.segment)  # what is written once more does not last longer for it
+            if is_cell(c) and c.parent:
+                cells.append(low)
+        enough = 0  # so many of the oldest can go for the number of cells after them
+        for segment in oldest:
+            enough += sum(low > segment.number for low in cells) >= keep
+        if self.size <= limit_bytes or not oldest:
+            return oldest[:enough]
+        after = self.size + self._needed_bytes()
+        for k, segment in enumerate(oldest):
+            after -= segment.end
+            if k + 1 >= enough and after <= limit_bytes:
+                return oldest[: k + 1]
+        return oldest if after < self.size else oldest[:enough]
+
+    def _needed_bytes(self) -> int:
+        """About what it takes to write the head and the named states once more."""
+        states = [self.state(ident) for ident in {self.head, *self.names.values()}]
+        return PAGE * sum(run.count for state in states for run in state)
 
     def _drop(self, victims: list[_Segment]) -> None:
-        """Drops segments, after what is needed of them has been written elsewhere."""
+        """Drops segments, after what is needed of them has been written elsewhere.
+
+        Raises:
+            OSError: It could not be written; all is as it was.
+            PageLogError: It is damaged, and would get a new checksum.
+        """
         numbers = {segment.number for segment in victims}
         needed = []
         for kept in (self.head, *self.names.values()):
             needed += [c.id for c in self.chain(kept) if c.segment in numbers][:1]
-        for ident in dict.fromkeys(needed):
-            self._write_whole(ident)
-        for name, ident in self.names.items():  # what says so may stand in what is dropped
-            self._note(NAME, ident, {"name": name})
-        if self.head:
-            self._note(HEAD, self.head, self.head_notes)
+        for ident in needed:
+            if self.verify(ident):
+                raise PageLogError(str(self._folder), self.damage[-1])
+        last = self._open_segment()
+        was = last.end, last.checkpoints, dict(self._checkpoints)
+        try:
+            self._rewrite(needed)
+        except OSError:
+            last.end, last.checkpoints, self._checkpoints = was
+            self._forget_tables()
+            with contextlib.suppress(OSError):
+                self._disk.truncate(last.fd, last.end)
+            raise
         for ident in [k for k, c in self._checkpoints.items() if c.segment in numbers]:
             del self._checkpoints[ident]
         self._prune()
         for segment in victims:
             self._disk.remove(segment.path)
             os.close(self._segments.pop(segment.number).fd)
+
+    def _rewrite(self, needed: list[int]) -> None:
+        for ident in dict.fromkeys(needed):
+            self._write_whole(ident)
+        for name, ident in self.names.items():  # what says so may stand in what is dropped
+            self._note(NAME, ident, {"name": name})
+        if self.head or self.head_notes:
+            self._note(HEAD, self.head, self.head_notes)
 
     def _write_whole(self, ident: int) -> None:
         """Writes a checkpoint once more, with everything that differs from the base image."""
@@ -521,8 +591,9 @@ class PageLog:
         Raises:
             OSError: The folder is on another file system.
         """
-        limits = {}
-        for number, segment in self._segments.items():
+        limits = {str(n): segment.end for n, segment in self._segments.items()}
+        fd = os.open(folder / ORIGIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as f:
+            json.dump(limits, f)
+        for segment in self._segments.values():
             os.link(segment.path, folder / segment.path.name)
-            limits[str(number)] = segment.end
-        (folder / ORIGIN).write_text(json.dumps(limits))

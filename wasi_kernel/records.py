@@ -84,8 +84,14 @@ def place_in(segment: int, offset: int) -> int:
 
 
 def encode(kind: int, found: Checkpoint) -> bytes:
-    """What stands before a record's data, whole pages."""
+    """What stands before a record's data, whole pages.
+
+    Raises:
+        ValueError: The notes are longer than MAX_NOTES.
+    """
     notes = json.dumps(found.notes, separators=(",", ":")).encode()
+    if len(notes) > MAX_NOTES:
+        raise ValueError(f"notes of {len(notes)} bytes, at most {MAX_NOTES}")
     runs = b"".join(_RUN.pack(r.page, r.count, r.crc) for r in found.runs)
     fields = (
         MAGIC, kind, found.id, found.parent, found.pages, len(found.runs), found.written,
@@ -136,7 +142,7 @@ def decode(text: bytes, segment: int, offset: int) -> tuple[int, Checkpoint] | N
         return None
     try:
         said = json.loads(text[len(text) - notes :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):
         return None

@@ -94,7 +94,7 @@ class Session:
     """One guest, its worker, and the workers that follow it.
 
     Attributes:
-        facts: What the guest said at its boot: its Python version and banner.
+        facts: What the guest said at its boot: its Python version and version.
         status: What is going on while the session is not ready.
         generation: How many guests there have been before this one.
         problem: What has gone wrong with the checkpoints; empty if nothing.
@@ -314,13 +314,24 @@ class Session:
         await self.ready()
         self._unreported = None
 
+    async def forked(self, name: str) -> str:
+        """The folder of a new session that begins where this one is; see `launch.fork`."""
+        self.fork_wanted = None
+        await self.kept()
+        return await asyncio.to_thread(launch.fork, self._settings, name)
+
     async def kept(self) -> None:
         """Waits until the last request's checkpoint is written, or cannot be."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._unkept or self.problem)
 
-    async def close(self) -> None:
-        """Ends the guest and removes the session's private folder."""
+    async def close(self, *, restart: bool = False) -> None:
+        """Ends the guest and removes the session's private folders.
+
+        Args:
+            restart: The next process with the same connection file may go on where this one is,
+                if the policy says so; then what has to stay stays.
+        """
         if self._state == "closed":
             return
         self._become("closed")
@@ -329,7 +340,7 @@ class Session:
         self._fail(GuestLost("WorkerKilled", "the session was closed"))
         for task in self._tasks:
             task.cancel()
-        self._settings.release()
+        self._settings.release(restart=restart)
         async with self._changed:
             self._changed.notify_all()
 
@@ -464,6 +475,7 @@ class Session:
             return
         self.problem = str(frame.content.get("problem", ""))
         if not self.problem:
+            self.problem = str(frame.content.get("warning", ""))
             self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}
             if self._current is not None and frame.request == self._current.number:
                 self._current.changes = False

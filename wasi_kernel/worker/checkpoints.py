@@ -68,6 +68,7 @@ class Checkpoints:
             OSError: The image or the log cannot be read or mapped.
             ValueError: The instance has more memory than the checkpoint had.
         """
+        self._tracker.begin()
         runs = self.show(memory, ident)
         self._mappings = 2 * len(runs)
 

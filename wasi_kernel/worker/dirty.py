@@ -56,6 +56,9 @@ def spans(marks: bytes | bytearray) -> list[Span]:
 class Tracker(Protocol):
     """How changed pages are found, and how memory becomes what the log has."""
 
+    def begin(self) -> None:
+        """The memory is another instance's from here on."""
+
     def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
         """Makes these pages of memory what stands in the file."""
 
@@ -97,10 +100,12 @@ class MappedPages:
             raise OSError("the page map is cut short")
         return (data[7::8] if sys.byteorder == "little" else data[::8]).translate(_WRITTEN)
 
+    def begin(self) -> None:
+        """Forgets what was known of another instance's memory."""
+        self._hot, self._age, self._found = {}, {}, {}
+
     def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
         """Maps the pages from the file."""
-        for page in range(run.page, run.page + run.count) if self._hot else ():
-            self._hot.pop(page, None)
         images.map_file(memory, run.page * PAGE, run.count * PAGE, fd, offset)
 
     def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
@@ -162,6 +167,9 @@ class ComparedPages:
     def __init__(self, image: Path, image_bytes: int) -> None:
         self._image = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
         self._image_pages = image_bytes // PAGE
+
+    def begin(self) -> None:
+        """Nothing: what is compared is the content."""
 
     def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
         """Copies the pages from the file."""

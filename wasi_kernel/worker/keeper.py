@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 LINE_CHARS = 120
 NO_IMAGES = "this runtime is a command build, whose memory cannot be kept: there are no checkpoints"
+NOT_WRITTEN = "the last checkpoint could not be written"
+AT_RISK = "a cell that ends the sandbox takes what is not kept with it"
 LOOK_S = 60.0
 
 
@@ -141,7 +143,8 @@ class Keeper:
         if parts.base is not None:
             self._open(parts.base)
         log = None if self.checkpoints is None else self.checkpoints.log
-        self.travel = Travel(log, self._look, self.problem)
+        may_fork = bool(session.get("may_fork"))
+        self.travel = Travel(log, self._look, self.problem, may_fork=may_fork)
 
     def _open(self, base: Base) -> None:
         named = self._session.get("folder")
@@ -160,7 +163,8 @@ class Keeper:
                 self.checkpoints = self._begin(folder, self._base)
             self._base.store(folder)
         except OSError as e:
-            self.problem = self.failure = f"checkpoints cannot be written: {e}"
+            self.problem = f"checkpoints cannot be written: {e}"
+            self.failure = f"{self.problem}; {AT_RISK}"
 
     def _begin(self, folder: Path, base: Base) -> Checkpoints:
         limits = self._parts.policy.checkpoints
@@ -197,6 +201,7 @@ class Keeper:
             target = log[target].parent if target else 0
         if target != began:
             log.move(target, log[target].notes if target else {})
+        if log.damage or target != began:
             self._damage = "; ".join(log.damage) or "the newest could not be used"
         self._wake(target)
         if target:
@@ -266,15 +271,14 @@ class Keeper:
             self._unkept = None
             if self.travel.name is not None:
                 checkpoints.log.name(self.travel.name, found.id)
-            with self._still():
-                checkpoints.tidy(self.guest.memory)
         except OSError as e:
             self._unkept = self._unkept or frame
-            self.travel.problem = f"the last one could not be written: {e.strerror}"
-            return {"problem": f"the checkpoint could not be written: {e.strerror}"}
+            self.travel.problem = f"{NOT_WRITTEN}: {e.strerror}"
+            return {"problem": f"{NOT_WRITTEN}: {e.strerror}; {AT_RISK}"}
         self.travel.problem = ""
         return {
-            "id": found.id, "cell": notes["cell"], "pages": found.written,
+            "warning": self._tidy(checkpoints), "id": found.id, "cell": notes["cell"],
+            "pages": found.written,
             "ms": round(1e3 * (time.monotonic() - started), 2),
         }  # fmt: skip
 
@@ -306,6 +310,15 @@ class Keeper:
                 yield f
         finally:
             path.unlink(missing_ok=True)
+
+    def _tidy(self, checkpoints: Checkpoints) -> str:
+        """Keeps the log within its limits; what has gone wrong with that, empty if nothing."""
+        try:
+            with self._still():
+                checkpoints.tidy(self.guest.memory)
+        except (OSError, PageLogError) as e:
+            return f"old checkpoints could not be dropped: {e}"
+        return ""
 
     def name_head(self, name: str) -> None:
         """Names the present state."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from wasi_kernel.pagelog import PageLog
 
-MAX_PATH = 4096
+MAX_TEXT = 4096
 
 
 class Travel:
@@ -32,10 +32,23 @@ class Travel:
     """
 
     def __init__(
-        self, log: PageLog | None, look: Callable[[int], dict[str, Any]], problem: str = ""
-    ) -> None:
+        self, log: PageLog | None, look: Callable[[int], dict[str, Any]], problem: str = "", *,
+        may_fork: bool = False,
+    ) -> None:  # fmt: skip
         """Takes `look`, which describes the variables at a checkpoint."""
         self._log, self._look, self.problem = log, look, problem
+        self._may_fork = may_fork
+        self._operations = {
+            "list": self._list,
+            "undo": self._undo,
+            "redo": self._redo,
+            "restore": self._restore,
+            "name": self._name,
+            "unname": self._unname,
+            "look": self._look_at,
+            "save": self._save,
+            "fork": self._fork,
+        }
         self.target: int | None = None
         self.name: str | None = None
         self.save: str | None = None
@@ -47,43 +60,55 @@ class Travel:
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """The reply to a checkpoint_request: `status`, and what was asked for or `evalue`."""
-        operation = str(content.get("op"))
+        operation = content.get("op")
         try:
             if self._log is None or self.problem:
                 raise UnknownCheckpointError(self.problem or "there are no checkpoints here")
-            found = self._operate(self._log, operation, content)
+            if not isinstance(operation, str) or operation not in self._operations:
+                raise UnknownCheckpointError(f"no such request: {str(operation)[:100]!r}")
+            found = self._operations[operation](self._log, content)
         except WasiKernelError as e:
             return {"status": "error", "evalue": str(e)}
         return {"status": "ok", **found}
 
-    def _operate(self, log: PageLog, operation: str, content: dict[str, Any]) -> dict[str, Any]:
-        if operation == "list":
-            return {"rows": timeline.rows(log), "bytes": log.size}
-        if operation in ("undo", "redo"):
-            count = content.get("cells", 1)
-            if type(count) is not int or count < 1:
-                raise UnknownCheckpointError(f"{count!r} is no number of cells")
-            move = timeline.undo if operation == "undo" else timeline.redo
-            return self._go(log, move(log, count))
-        if operation == "restore":
-            return self._go(log, timeline.find(log, str(content.get("to"))))
-        if operation == "name":
-            self.name = str(content.get("name"))
-            timeline.check_name(log, self.name)
-            return {}
-        if operation == "unname":
-            return self._unname(log, str(content.get("name")))
-        if operation == "look":
-            target = timeline.find(log, str(content["to"])) if content.get("to") else log.head
-            return {**timeline.describe(log, target), **self._look(target)}
-        if operation == "save":
-            self.save = str(content.get("path"))[:MAX_PATH]
-            return {}
-        if operation == "fork":
-            self.fork = str(content.get("name"))
-            timeline.check_name(log, self.fork)
-            return {}
-        raise UnknownCheckpointError(f"no such request: {operation[:100]!r}")
+    def _list(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        del content
+        return {"rows": timeline.rows(log), "bytes": log.size}
+
+    def _undo(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        return self._go(log, timeline.undo(log, _cells(content)))
+
+    def _redo(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        return self._go(log, timeline.redo(log, _cells(content)))
+
+    def _restore(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        return self._go(log, timeline.find(log, _text(content, "to")))
+
+    def _name(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        name = _text(content, "name")
+        timeline.check_name(log, name)
+        self.name = name
+        return {}
+
+    def _look_at(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        wanted = _text(content, "to")
+        target = timeline.find(log, wanted) if wanted else log.head
+        return {**timeline.describe(log, target), **self._look(target)}
+
+    def _save(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        del log
+        self.save = _text(content, "path")
+        return {}
+
+    def _fork(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        if not self._may_fork:
+            raise UnknownCheckpointError(
+                "this session cannot be forked from within: it is no kernel, or a fork itself"
+            )
+        name = _text(content, "name")
+        timeline.check_name(log, name)
+        self.fork = name
+        return {}
 
     def _go(self, log: PageLog, target: int) -> dict[str, Any]:
         self.target = target
@@ -92,9 +117,24 @@ class Travel:
         undone = [timeline.cell_of(c) for c in cells if c.id not in back]
         return {**timeline.describe(log, target), "undone": undone[::-1]}
 
-    def _unname(self, log: PageLog, name: str) -> dict[str, Any]:
+    def _unname(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
+        name = _text(content, "name")
         if name not in log.names:
             names = ", ".join(sorted(log.names)) or "none"
             raise UnknownCheckpointError(f"no checkpoint is named {name[:100]!r}; names: {names}")
         log.name(name, 0)
         return {}
+
+
+def _cells(content: dict[str, Any]) -> int:
+    count = content.get("cells", 1)
+    if type(count) is not int or count < 1:
+        raise UnknownCheckpointError(f"{str(count)[:100]!r} is no number of cells")
+    return count
+
+
+def _text(content: dict[str, Any], key: str) -> str:
+    value = content.get(key)
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise UnknownCheckpointError(f"{key}: a text of at most {MAX_TEXT} characters is wanted")
+    return value

@@ -195,6 +195,18 @@ class TimeMagics(Magics):
         os.remove(f"{path}.new")
         self._ask("save", path=path)
 
+    @line_magic
+    def fork(self, line: str) -> None:
+        """Start a second kernel with the state after this cell: ``%fork NAME``.
+
+        From there on the two go separate ways. It is reached with the command that is printed, and
+        ends with this kernel. ``wasi-kernel session list`` shows it.
+        """
+        name = line.strip()
+        if not name:
+            raise UsageError("%fork wants a name: %fork NAME")
+        self._ask("fork", name=name)
+
 
 def _count(magic: str, words: list[str]) -> int:
     if not words:
