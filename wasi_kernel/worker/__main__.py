@@ -90,13 +90,15 @@ def main() -> None:
     faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are frames, never signals
     link, control = Link(requests), Control(controls)
+    gc.disable()  # until the guest is there: imports make much and free little
+    from wasi_kernel.worker import server  # noqa: F401 - while the kernel process is still busy
+
     try:
         boot = link.receive()
     except LinkClosedError:
         return
     assert boot is not None  # noqa: S101 - not interruptible
     threading.stack_size(int(boot.content["policy"]["limits"]["stack_bytes"]) + THREAD_STACK_EXTRA)
-    gc.disable()  # until the guest is there: imports make much and free little
     thread = threading.Thread(target=_guest_thread, args=(link, control, boot), daemon=True)
     thread.start()
     threading.stack_size(0)

@@ -5,6 +5,7 @@ Runs on the guest's thread, while the guest is at rest and nothing else writes t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ class Checkpoints:
         changed = ((page, view[page * PAGE : (page + count) * PAGE]) for page, count in spans)
         found = log.append(memory.size() // PAGE, changed, notes)
         if anew:
-            self._mappings = 2 * len(self._map(memory, list(found.runs)))
+            self._refresh(memory, list(found.runs))
         self._tracker.settle(memory, log)
         return found
 
@@ -114,9 +115,15 @@ class Checkpoints:
         limits = self._limits
         if not self.log.compact(limits.cells, limits.bytes, timeline.is_cell):
             return False
-        runs = self._map(memory, self.log.state(self.log.head))  # lets go of the dropped files
-        self._mappings = 2 * len(runs)
+        self._refresh(memory, self.log.state(self.log.head))  # lets go of the dropped files
         return True
+
+    def _refresh(self, memory: LinearMemory, runs: list[Run]) -> None:
+        """Maps pages that are what the log has; one that cannot be mapped just stays."""
+        for run in runs:
+            with contextlib.suppress(OSError):
+                self._tracker.put(memory, run, *self.log.fileno(run.place))
+        self._mappings = 2 * len(runs)
 
 
 def _fewer(spans: list[Span]) -> list[Span]:

@@ -8,6 +8,7 @@ where that file cannot be read, memory is a copy, and is compared with what the 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -146,7 +147,8 @@ class MappedPages:
                     self._hot[page], self._age[page] = now, old
         for start, count in spans(cold):
             for run in log.between(start, start + count):
-                self.put(memory, run, *log.fileno(run.place))
+                with contextlib.suppress(OSError):  # stays as it is, and counts as changed
+                    self.put(memory, run, *log.fileno(run.place))
 
     def _leave_zeros(
         self, memory: LinearMemory, log: PageLog, marks: bytearray, start: int, end: int

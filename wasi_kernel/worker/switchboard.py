@@ -15,8 +15,9 @@ Faults of the native WASI that are closed here (wasmtime 49.0.0):
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasmtime import FuncType, Linker, Store, ValType
 
@@ -232,6 +233,33 @@ def _shaped(name: str, native: str) -> str:
     return _SHAPES[name](native) if name in _SHAPES else native
 
 
+class Wiring(NamedTuple):
+    """What all instances of one module have in common.
+
+    Attributes:
+        types: The type of each WASI call that the module imports.
+        slots: The compiled module of trampolines.
+        routes: The compiled module that decides.
+    """
+
+    types: dict[str, FuncType]
+    slots: Module
+    routes: Module
+
+
+@functools.lru_cache(maxsize=4)
+def wiring(engine: Engine, cache: Cache, module: Module) -> Wiring:
+    """The wiring of a module, made once in a process: a fresh instance is made at every undo."""
+    types = {
+        str(i.name): i.type
+        for i in module.imports
+        if i.module == WASI and isinstance(i.type, FuncType)
+    }
+    calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
+    slots = engines.small_module(engine, cache, slots_wat(calls))
+    return Wiring(types, slots, engines.small_module(engine, cache, routes_wat(calls)))
+
+
 class Switchboard:
     """The routing of one instance: made in two steps, around the guest's own instantiation.
 
@@ -243,15 +271,8 @@ class Switchboard:
         self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
     ) -> None:
         self._store = store
-        types = {
-            str(i.name): i.type
-            for i in module.imports
-            if i.module == WASI and isinstance(i.type, FuncType)
-        }
-        calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
-        slots = Linker(engine).instantiate(
-            store, engines.small_module(engine, cache, slots_wat(calls))
-        )
+        types, slots_module, routes_module = wiring(engine, cache, module)
+        slots = Linker(engine).instantiate(store, slots_module)
         slot_exports = slots.exports(store)
         linker = Linker(engine)
         for name in types:
@@ -270,9 +291,7 @@ class Switchboard:
         for name, t in types.items():
             if name in STANDARD_FDS or name in HOSTED:
                 routing.define_func("host", name, t, self._callback(name, t, host))
-        self._routes: Any = routing.instantiate(
-            store, engines.small_module(engine, cache, routes_wat(calls))
-        ).exports(store)
+        self._routes: Any = routing.instantiate(store, routes_module).exports(store)
         table: Any = slot_exports["slots"]
         for k, name in enumerate(types):
             table.set(store, k, self._routes[name])
