@@ -17,8 +17,8 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "spawn", "records", "folders"),
-    ("policy", "caches", "frontend", "pagelog", "kernelspecs"),
+    ("errors", "frames", "history", "records", "folders"),
+    ("spawn", "policy", "caches", "frontend", "pagelog", "kernelspecs"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile"),
     ("launch",),
     ("session", "sessions", "connection"),
@@ -35,6 +35,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("keeper",),
     ("server",),
     ("__main__",),
+    ("nursery",),
 )
 """Modules of worker/, lowest first. They import each other, and the modules of `WORKER_MAY`."""
 

@@ -67,6 +67,9 @@ TYPES = (
     "checkpoint_request",
     "checkpoint_reply",
     "checkpoint",
+    # what a nursery says of the workers that it forks
+    "worker_born",
+    "worker_ended",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
 

@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from wasi_kernel import launch
+from wasi_kernel import launch, spawn
 from wasi_kernel.errors import (
     CallError,
     GuestLost,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wasi_kernel.frames import Frame
+    from wasi_kernel.spawn import Worker
 
 T = TypeVar("T")
 MAX_DEADLINE_S = 10 * 365 * 24 * 3600.0
@@ -139,6 +140,7 @@ class Sandbox:
         on_status: Callable[[str], None] | None = None,
         resume: str | os.PathLike[str] | None = None,
         _begin: launch.Start = launch.FRESH,
+        _worker: Worker | None = None,
     ) -> None:
         from pathlib import Path
 
@@ -148,19 +150,21 @@ class Sandbox:
         self._on_output, self._on_status = on_output, on_status
         self._closed = False
         self._failure: Exception | None = None
+        self._nursery: spawn.Nursery | None = None
         self._settings = launch.settings(self._policy, self._work, begin)
         self._count = self._settings.cells
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
-            self._session = self._wait(self._open())
+            self._session = self._wait(self._open(_worker))
         except BaseException:  # raised again: no thread is left behind
             self._end_loop()
             raise
 
-    async def _open(self) -> Session:
-        session = Session(self._settings)
+    async def _open(self, waiting: Worker | None) -> Session:
+        worker = None if waiting is None else launch.start(self._settings, worker=waiting)
+        session = Session(self._settings, worker)
         report = self._on_status
         if report is not None:
             session.on_status = lambda status: report(status.what)
@@ -373,10 +377,13 @@ class Sandbox:
             SessionFileError: There are no checkpoints, or the session's files are too many.
         """
         self._wait(self._kept())
+        if self._nursery is None:
+            self._nursery = spawn.Nursery()
         folder = launch.fork(self._settings, "sandbox")
         return Sandbox(
             self._policy, work=self._work, on_output=self._on_output,
             on_status=self._on_status, _begin=launch.Start(folder=folder),
+            _worker=self._nursery.spawn(),
         )  # fmt: skip
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -476,6 +483,8 @@ class Sandbox:
             self._closed = True
             self._wait(self._session.close())
             self._end_loop()
+            if self._nursery is not None:
+                self._nursery.close()
 
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -37,19 +37,117 @@ class Worker:
         self.requests.close()
         self.control.close()
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            status = self._ended()
             end = time.monotonic() + wait_s
-            while pid == 0 and time.monotonic() < end:
+            while status is None and time.monotonic() < end:
                 time.sleep(0.001)
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid == 0:
+                status = self._ended()
+            if status is None:
                 os.kill(self.pid, 9)
-                os.waitpid(self.pid, 0)
+                self._reap()
                 return "ended by the kernel"
         except (ChildProcessError, ProcessLookupError):
             return "gone"
         code = os.waitstatus_to_exitcode(status)
         return f"exit status {code}" if code >= 0 else f"killed by signal {-code}"
+
+    def _ended(self) -> int | None:
+        """Its wait status, None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return status if pid else None
+
+    def _reap(self) -> None:
+        os.waitpid(self.pid, 0)
+
+
+class Nursery:
+    """A process that forks workers from itself (worker/nursery.py), sooner than they are started.
+
+    The first worker of a nursery waits for the nursery's own start. All methods on one thread at
+    a time; a lock sees to it.
+    """
+
+    def __init__(self) -> None:
+        import threading
+
+        from wasi_kernel import frames
+
+        self._lock, self._decoder = threading.Lock(), frames.Decoder()
+        self._born: list[int] = []
+        self._socket, theirs = socket.socketpair()
+        self._ends: dict[int, int] = {}
+        with theirs:
+            theirs.set_inheritable(True)
+            self._pid = _python(
+                f"from wasi_kernel.worker.nursery import main; main({theirs.fileno()})"
+            )
+
+    def spawn(self) -> Worker:
+        """A worker, which waits for its boot frame.
+
+        Raises:
+            OSError: The nursery is gone.
+        """
+        requests, their_requests = socket.socketpair()
+        control, their_control = socket.socketpair()
+        with self._lock, their_requests, their_control:
+            fds = [their_requests.fileno(), their_control.fileno()]
+            socket.send_fds(self._socket, [b"!"], fds)
+            while not self._born:
+                self._hear()
+            return _Born(self, self._born.pop(), requests, control)
+
+    def ended(self, pid: int) -> int | None:
+        """The wait status of one of its workers, None while it runs."""
+        with self._lock:
+            while pid not in self._ends and _readable(self._socket):
+                self._hear()
+            return self._ends.get(pid)
+
+    def _hear(self) -> None:
+        data = self._socket.recv(4096)
+        if not data:
+            raise ConnectionError("the nursery is gone")
+        for frame in self._decoder.feed(data):
+            if frame.type == "worker_born":
+                self._born.append(frame.content["pid"])
+            else:
+                self._ends[frame.content["pid"]] = frame.content["status"]
+
+    def close(self) -> None:
+        """Ends the nursery; its workers live on."""
+        with self._lock:
+            self._socket.close()
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            return
+
+
+class _Born(Worker):
+    """A worker whose parent is a nursery."""
+
+    def __init__(
+        self, nursery: Nursery, pid: int, requests: socket.socket, control: socket.socket
+    ) -> None:
+        super().__init__(pid, requests, control)
+        self._nursery = nursery
+
+    def _ended(self) -> int | None:
+        try:
+            return self._nursery.ended(self.pid)
+        except OSError:  # a nursery that is closed: whoever adopts the worker waits for it
+            os.kill(self.pid, 0)
+            return None
+
+    def _reap(self) -> None:
+        """Its parent does."""
+
+
+def _readable(sock: socket.socket) -> bool:
+    import select
+
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def spawn() -> Worker:
@@ -61,26 +159,28 @@ def spawn() -> Worker:
     """
     requests, their_requests = socket.socketpair()
     control, their_control = socket.socketpair()
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
+    with their_requests, their_control:
         their_requests.set_inheritable(True)
         their_control.set_inheritable(True)
-        here = os.getcwd()
-        path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-        path += [p for p in sys.path if p and os.path.abspath(p) != here]
-        code = (
-            f"import sys; sys.path[:] = {path!r}; sys.argv[1:] = "
-            f"['{their_requests.fileno()}', '{their_control.fileno()}']; "
-            "from wasi_kernel.worker.__main__ import main; main()"
+        pid = _python(
+            "from wasi_kernel.worker.__main__ import main; "
+            f"main({their_requests.fileno()}, {their_control.fileno()})"
         )
-        pid = os.posix_spawn(
+    return Worker(pid, requests, control)
+
+
+def _python(code: str) -> int:
+    """Starts Python on `code`, with what this process can import and nothing else of it."""
+    here = os.getcwd()
+    path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    path += [p for p in sys.path if p and os.path.abspath(p) != here]
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", "-c", code],
+            [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
             {name: os.environ[name] for name in KEPT if name in os.environ},
             file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, 2, 1)],
         )
     finally:
         os.close(null)
-        their_requests.close()
-        their_control.close()
-    return Worker(pid, requests, control)

@@ -112,16 +112,17 @@ def test_worker_is_killed_while_a_cell_waits_for_input(kernel):
 
 
 def test_worker_is_killed_at_rest(kernel):
-    """The user is told with the next cell; nothing is lost."""
+    """The user is told with the next cell; nothing is lost whose checkpoint was written."""
     pid = kernel.pid
     kernel.run("kept = 1")
+    kernel.run("'begins when the checkpoint of the cell before is written'")
     (worker,) = kernel.workers()
     worker.kill()
     worker.wait(30)
     answer = kernel.run("'next'")
     said = answer.text("stderr") + str(answer.content.get("evalue"))
     assert "killed" in said
-    assert "as they were before" in said
+    assert "Variables are as they were" in said
     assert kernel.run("kept").result == "1"
     _assert_works(kernel, pid)
     assert kernel.run("'after that'").text("stderr") == ""

@@ -1,8 +1,8 @@
-"""Entry of the worker process: `python -m wasi_kernel.worker REQUESTS CONTROL`.
+"""Entry of the worker process: `main`, with the numbers of two inherited socket descriptors.
 
-REQUESTS and CONTROL are numbers of inherited socket descriptors. Requests and everything the guest
-says go over the first, in order; interrupts over the second. The guest has a thread of its own,
-with a stack larger than the wasm stack; the main thread answers on CONTROL and empties the tray.
+Requests and everything the guest says go over the first, in order; interrupts over the second. The
+guest has a thread of its own, with a stack larger than the wasm stack; the main thread answers on
+the second socket and empties the tray.
 """
 
 from __future__ import annotations
@@ -84,25 +84,31 @@ class Control:
             self._socket.sendall(reply)
 
 
-def main() -> None:
-    """Runs the worker; ends the process."""
-    requests, controls = (socket.socket(fileno=int(n)) for n in sys.argv[1:3])
-    faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are frames, never signals
-    link, control = Link(requests), Control(controls)
+def main(requests: int, control: int) -> None:
+    """Runs a worker on two inherited sockets; ends the process."""
     gc.disable()  # until the guest is there: imports make much and free little
     from wasi_kernel.worker import server  # noqa: F401 - while the kernel process is still busy
 
+    serve(requests, control)
+
+
+def serve(requests: int, control: int) -> None:
+    """Runs a worker in this process, whose imports are done; ends it."""
+    faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are frames, never signals
+    gc.disable()
+    link = Link(socket.socket(fileno=requests))
+    controlled = Control(socket.socket(fileno=control))
     try:
         boot = link.receive()
     except LinkClosedError:
         return
     assert boot is not None  # noqa: S101 - not interruptible
     threading.stack_size(int(boot.content["policy"]["limits"]["stack_bytes"]) + THREAD_STACK_EXTRA)
-    thread = threading.Thread(target=_guest_thread, args=(link, control, boot), daemon=True)
+    thread = threading.Thread(target=_guest_thread, args=(link, controlled, boot), daemon=True)
     thread.start()
     threading.stack_size(0)
-    control.run()
+    controlled.run()
     thread.join(timeout=5)
     sys.stderr.flush()
     os._exit(0)  # no teardown order between wasmtime's threads and Python's to get wrong
@@ -116,7 +122,3 @@ def _guest_thread(link: Link, control: Control, boot: Frame) -> None:
             server.run(link, control, boot)
     finally:
         control.end()
-
-
-if __name__ == "__main__":
-    main()

@@ -125,6 +125,7 @@ class Keeper:
         travel: What the present cell asks of them.
         problem: Why there are no checkpoints; empty if there are.
         failure: What has gone wrong with them, for the user; empty if nothing.
+        about: What the present guest knows of its session ("told") and is ("version").
         stale_fds: fds that the guest takes for open files, and that are not.
     """
 
@@ -136,6 +137,7 @@ class Keeper:
         self.checkpoints: Checkpoints | None = None
         self.problem = NO_IMAGES if not parts.reactor else ""
         self.failure = ""
+        self.about: dict[str, str] = {}
         self.stale_fds: list[int] = []
         self._damage = ""
         self._unkept: Frame | None = None  # a request whose checkpoint could not be written
@@ -228,6 +230,7 @@ class Keeper:
             state = {**notes, **(checkpoints.log[target].notes if target else {})}
             self.guest.wake(lambda memory: checkpoints.fill(memory, target), state)
             self.stale_fds = list(state["fds"])
+            self.about = {key: str(state.get(key, "")) for key in ("told", "version")}
         if notes["interrupts"]:
             self.make_interruptible(prepare.words_of(notes), notes["is_tripped"])
 
@@ -262,7 +265,7 @@ class Keeper:
         before = timeline.cell_of(log[log.head]) if log.head else 0
         if not log.head and base is not None and base.own:
             before = base.notes["cell"]
-        notes = {**_about(frame, before), **self.guest.notes()}
+        notes = {**_about(frame, before), **self.guest.notes(), **self.about}
         if self._unkept is not None:  # what changed is more than this request's doing
             notes["kind"] = "cell"
         try:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import threading
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -192,8 +194,7 @@ class Server:
 
     def _serve_reactor(self) -> None:
         kept = self._keeper.wake()
-        phase = "session" if kept is None else "resume"
-        said = self._own(self._session_boot(self._boot.request, phase))
+        said = self._greet(kept)
         if kept is not None:
             kept["closed_files"] = said.get("closed_files", [])
             if said.get("status") != "ok":
@@ -208,6 +209,23 @@ class Server:
                 self._manage(frame)
             else:
                 self._turn(frame)
+
+    def _greet(self, kept: dict[str, Any] | None) -> dict[str, Any]:
+        """Tells the guest what session it is in; what it says to that.
+
+        Nothing is told to a guest that knows it all from before its checkpoint.
+        """
+        keeper = self._keeper
+        frame = self._session_boot(self._boot.request, "session" if kept is None else "resume")
+        known = {k: v for k, v in frame.content.items() if k not in ("phase", "fds")}
+        told = f"{zlib.crc32(json.dumps(known, sort_keys=True).encode()):08x}"
+        before = keeper.about
+        if kept is not None and not keeper.stale_fds and before.get("told") == told:
+            said: dict[str, Any] = {"status": "ok", "version": before.get("version", "")}
+        else:
+            said = self._own(frame)
+        keeper.about = {"told": told, "version": str(said.get("version", ""))}
+        return said
 
     def _next(self) -> Frame | None:
         """The next request; None when the session is to end."""
