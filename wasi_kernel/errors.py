@@ -108,7 +108,7 @@ class Kept:
         cell: Execution count of the checkpoint's cell, 0 for the state before the first.
         lost_cells: Execution counts of cells that had ended and whose effects are lost as well.
         closed_files: Files that were open at the checkpoint, and are not any more.
-        damage: What was found damaged on the way, empty if nothing.
+        damage: What was found damaged on the way, a sentence; empty if nothing.
     """
 
     cell: int = 0
@@ -157,7 +157,7 @@ class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
             cells = ", ".join(f"[{n}]" for n in kept.lost_cells)
             text += f". LOST as well: what {cells} did, which had not been kept yet"
         if kept.damage:
-            text += f". Checkpoints were damaged: {kept.damage}"
+            text += f". {kept.damage}"
         if kept.closed_files:
             text += f". No longer open: {', '.join(kept.closed_files)}"
         return text

@@ -40,6 +40,10 @@ begins anew; and the one after that is the last."""
 CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close")
 """Requests that change variables, after which a checkpoint is written."""
 
+BARREN = 2
+"""So many cells one after the other without an answer from the guest, and the state they began in
+is taken to be of no use: the checkpoint before it is next."""
+
 STATES: dict[str, frozenset[str]] = {
     "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
     "preparing": frozenset({"starting", "broken", "closed"}),
@@ -117,6 +121,7 @@ class Session:
         self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_boots = 0
+        self._unanswered = 0  # cells in a row that the guest has not answered
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
         self._prepared = False
@@ -364,7 +369,8 @@ class Session:
 
     def _restart(self, task: str) -> None:
         try:
-            self._worker = launch.start(self._settings, task, skip=self._failed_boots)
+            skip = self._failed_boots or int(self._unanswered >= BARREN)
+            self._worker = launch.start(self._settings, task, skip=skip)
         except OSError as e:
             self._broken = InstallationError(f"no worker process can be started: {e}")
             self._become("broken")
@@ -420,6 +426,7 @@ class Session:
             return  # of a request that is over
         elif frame.type.endswith("_reply"):
             if not current.reply.done():
+                self._unanswered = 0
                 if current.changes:
                     self._unkept[current.number] = current.cell
                 current.reply.set_result(frame)
@@ -524,6 +531,7 @@ class Session:
             clean = self._failed_boots == most
         if self._loss is None:
             self._loss = loss if self._current is None else self._current.loss or loss
+        self._unanswered += loss.ename == "GuestDesynchronized"
         self.generation += 1
         self.status = Status("starting a new sandbox")
         self._replace("starting", "serve", clean=clean)

@@ -36,7 +36,8 @@ HOT_PAGES = 4096
 """So many pages at most are watched by their content instead of being mapped anew."""
 
 BULK = 16
-"""When there are too many, runs of more than so many pages are mapped at once."""
+"""Runs of more than so many pages are data, not the interpreter's own, and are mapped at once; a
+page of them that the next cell writes again is watched after all."""
 
 COOL = 8
 """A page that so many checkpoints found unchanged is mapped again."""
@@ -88,6 +89,7 @@ class MappedPages:
         self._hot: dict[int, int] = {}  # {page: hash of its content in the log}
         self._age: dict[int, int] = {}  # {hot page: how many checkpoints found it unchanged}
         self._found: dict[int, int] = {}  # {hot page: hash of its content at rest now}
+        self._bulk = bytearray()  # marks the pages that were mapped as data at the last checkpoint
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         probe = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         probe[0] = 1
@@ -103,7 +105,7 @@ class MappedPages:
 
     def begin(self) -> None:
         """Forgets what was known of another instance's memory."""
-        self._hot, self._age, self._found = {}, {}, {}
+        self._hot, self._age, self._found, self._bulk = {}, {}, {}, bytearray()
 
     def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
         """Maps the pages from the file."""
@@ -129,19 +131,20 @@ class MappedPages:
         written = self._written(memory.address(0, pages * PAGE), pages)
         view, hot, age, found = memory.view(), self._hot, self._age, self._found
         self._hot, self._age, self._found = {}, {}, {}
-        few = written.count(1) <= HOT_PAGES
-        cold = bytearray(pages)
+        cold, before = bytearray(pages), self._bulk.ljust(pages, b"\0")
+        self._bulk = bytearray(pages)
         for m in _MARKED.finditer(written):
             start, end = m.span()
-            if not few and end - start > BULK:
-                cold[start:end] = written[start:end]
-                continue
+            bulk = end - start > BULK
             for page in range(start, end):
-                now = found.get(page)
+                known, now = hot.get(page), found.get(page)
+                if (bulk and known is None and not before[page]) or len(self._hot) >= HOT_PAGES:
+                    cold[page] = self._bulk[page] = 1
+                    continue
                 if now is None:
                     now = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
-                old = age.get(page, 0) + 1 if hot.get(page) == now else 0
-                if old >= COOL or len(self._hot) >= HOT_PAGES:
+                old = age.get(page, 0) + 1 if known == now else 0
+                if old >= COOL:
                     cold[page] = 1
                 else:
                     self._hot[page], self._age[page] = now, old

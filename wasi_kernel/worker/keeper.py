@@ -159,7 +159,7 @@ class Keeper:
             try:
                 self.checkpoints = self._begin(folder, self._base)
             except PageLogError as e:  # of an image that is gone: of no use any more
-                self._damage = str(e)
+                self._damage = f"Checkpoints were dropped: {e}"
                 for path in folder.glob(f"*{SUFFIX}"):
                     path.unlink()
                 self.checkpoints = self._begin(folder, self._base)
@@ -203,8 +203,13 @@ class Keeper:
             target = log[target].parent if target else 0
         if target != began:
             log.move(target, log[target].notes if target else {})
-        if log.damage or target != began:
-            self._damage = "; ".join(log.damage) or "the newest could not be used"
+        if log.damage:
+            self._damage = f"Checkpoints were damaged: {'; '.join(log.damage)}"
+        elif target != began:
+            self._damage = (
+                f"No cell could run in the state after cell [{timeline.cell_of(log[began])}], "
+                "so it was left"
+            )
         self._wake(target)
         if target:
             request = log.head_notes.get("request", 0)
@@ -327,6 +332,13 @@ class Keeper:
         """Names the present state."""
         if self.checkpoints is not None:
             self.checkpoints.log.name(name, self.checkpoints.log.head)
+
+    def info(self) -> dict[str, Any]:
+        """What `%wasi` shows of the checkpoints: their number and bytes, or why there are none."""
+        if self.checkpoints is None:
+            return {"problem": self.problem}
+        log = self.checkpoints.log
+        return {"problem": self.travel.problem, "count": len(log), "bytes": log.size}
 
     # -- looking -----------------------------------------------------------------------------
 

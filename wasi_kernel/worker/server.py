@@ -124,7 +124,7 @@ class Server:
         self._changed = threading.Condition()
         self._closing = False
         self._held: Frame | None = None
-        self._own_turn = False
+        self._own_turn = self._began_full = False
         self._widgets: Frame | None = None
         door.info = self._info
         door.again = self._interrupt_again
@@ -266,7 +266,7 @@ class Server:
         if self._keeper.travel.target is not None:
             self._go_back(frame)
         elif not answered:
-            raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
+            raise self._silence(f"no answer to {frame.type} (status {status})")
         elif frame.type == "execute_request":
             self._commit(frame)
             if self._held is not None:
@@ -287,16 +287,25 @@ class Server:
         held: Frame | None = self._held
         self._held = None
         if held is None:
-            raise GuestLost("GuestDesynchronized", f"no answer to {frame.type} (status {status})")
+            raise self._silence(f"no answer to {frame.type} (status {status})")
         return held.content
+
+    def _silence(self, detail: str) -> GuestLost:
+        """Why a guest has not answered: it had no memory left to, or it cannot any more."""
+        if self._is_full() and not self._began_full:
+            return GuestLost("MemoryLimitExceeded", detail)
+        return GuestLost("GuestDesynchronized", detail)
+
+    def _is_full(self) -> bool:
+        limit = self._policy.limits.memory_bytes
+        return self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
 
     def _holds(self, kind: str, content: dict[str, Any]) -> bool:
         """Is this reply to wait? Called when the guest gives it, within its turn."""
         travel, head = self._keeper.travel, self._keeper.head
         if kind == "execute_reply" and content.get("status") == "error" and head:
-            limit = self._policy.limits.memory_bytes
-            full = self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
-            if content.get("undo") is True or (full and content.get("ename") == "MemoryError"):
+            full = content.get("ename") == "MemoryError" and self._is_full()
+            if content.get("undo") is True or full:
                 travel.target = head
         if not (self._own_turn or travel.target is not None or travel.save or travel.fork):
             return False
@@ -311,6 +320,7 @@ class Server:
         if interrupter is not None:
             interrupter.withdraw()
         self._door.begin(frame)
+        self._began_full = self._is_full()
         with self._changed:
             self._request = frame.request
             if frame.request < FIRST_OWN:
@@ -454,5 +464,6 @@ class Server:
         return {
             "memory_bytes": self._keeper.guest.memory.size(),
             "interrupts": self._interrupter is not None,
+            "checkpoints": self._keeper.info(),
             **self._parts.info(),
         }

@@ -113,6 +113,7 @@ class WasiMagics(Magics):
             ("runtime", f"{host['runtime']}, wasmtime {host['wasmtime']}"),
             ("interrupts", "soft and hard" if host["interrupts"] else "hard only"),
             ("base image", "yes" if host["images"] else "no (a command build boots each time)"),
+            ("checkpoints", _checkpoints(host["checkpoints"])),
         ]
         for k, grant in enumerate(facts.get("grants", [])):
             mode = "read and write" if grant["writable"] else "read only"
@@ -129,6 +130,12 @@ class WasiMagics(Magics):
         for text in facts.get("notices", []):
             rows.append(("note", text))
         return Table("WASI sandbox", rows, {**host, **facts})
+
+
+def _checkpoints(said: dict[str, Any]) -> str:
+    if said["problem"]:
+        return str(said["problem"])
+    return f"{said['count']}, {mib(said['bytes'])} on disk; %undo takes a cell back"
 
 
 def _refusing(text: str) -> Any:
