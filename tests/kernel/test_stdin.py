@@ -64,6 +64,15 @@ def test_interrupted(kernel):
     assert kernel.run("kept").result == "1"
 
 
+def test_interrupted_in_the_moment_of_the_question(kernel):
+    """The guest is on its way from asking to waiting, where it cannot take the interrupt yet."""
+    for _ in range(40):
+        cell = kernel.execute("input()", allow_stdin=True)
+        kernel.question()
+        kernel.interrupt()
+        assert kernel.answer(cell).content["ename"] == "KeyboardInterrupt"
+
+
 def test_answer_that_comes_too_late_answers_nothing(kernel):
     cell = kernel.execute("input('first')", allow_stdin=True)
     kernel.question()

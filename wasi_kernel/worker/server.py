@@ -167,6 +167,7 @@ class Server:
         def trip() -> None:
             if interrupter is not None and request == self._request != 0:
                 interrupter.trip()
+                self._link.wake()  # by now it may wait for an answer
 
         timer = threading.Timer(AGAIN_S, trip)
         timer.daemon = True
