@@ -47,7 +47,7 @@ class PageLogError(WasiKernelError):
     """A session's checkpoints cannot be used.
 
     Attributes:
-        where: The file or folder.
+        where: The file's or folder's name, without its path: the text may stand in a notebook.
     """
 
     def __init__(self, where: str, reason: str) -> None:

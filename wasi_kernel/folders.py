@@ -36,11 +36,13 @@ class OwnFolder:
             BlockingIOError: Another process uses it.
             OSError: It cannot be made, or is not there.
         """
-        if name is None:
+        self.path = base / (name or "")
+        while name is None:
             self.path = base / f"{prefix}{os.urandom(8).hex()}"
             self.path.mkdir(mode=0o700)
-        else:
-            self.path = base / name
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a sweep was quicker
+                self._lock = _locked(self.path / LOCK, os.O_CREAT)
+                return
         self._lock = _locked(self.path / LOCK, os.O_CREAT)
 
     def keep(self, why: str) -> None:
@@ -53,18 +55,20 @@ class OwnFolder:
         """It is removed again with this process."""
         (self.path / KEEP).unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Removes what is in it."""
+    def clear(self, spare: tuple[str, ...] = ()) -> None:
+        """Removes what is in it, but for what has one of the names in `spare`."""
         for each in self.path.iterdir():
-            if each.name != LOCK:
+            if each.name not in (LOCK, *spare):
                 _remove(each)
 
     def release(self) -> None:
         """Lets others have it: removes it, unless it is to be kept."""
+        if self._lock < 0:
+            return
         if not (self.path / KEEP).exists():
             _remove(self.path)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        os.close(self._lock)
+        self._lock = -1
 
 
 def sweep(base: Path, prefix: str = "") -> None:
@@ -75,7 +79,8 @@ def sweep(base: Path, prefix: str = "") -> None:
                 continue
             fd = _locked(path / LOCK)
             try:
-                _remove(path)
+                if not _kept(path):  # it may have been released, to be kept, just now
+                    _remove(path)
             finally:
                 os.close(fd)
 
@@ -104,6 +109,9 @@ def _locked(path: Path, flags: int = 0) -> int:
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        there, here = path.lstat(), os.fstat(fd)
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            raise FileNotFoundError(f"{path} was removed meanwhile")
     except OSError:
         os.close(fd)
         raise

@@ -23,6 +23,9 @@ from wasi_kernel.spawn import Worker, spawn
 ABOUT = "about.json"
 """File in a session's folder that says who it is."""
 
+SPARED = (ABOUT, folders.KEEP)
+"""What of a session's folder stays when it begins anew."""
+
 BOOT = 1
 """Number of the request that a worker is started with."""
 

@@ -196,9 +196,9 @@ class PageLog:
         except FileNotFoundError:
             return {}
         except ValueError as e:
-            raise PageLogError(str(self._folder / ORIGIN), f"damaged: {e}") from None
+            raise PageLogError(ORIGIN, f"damaged: {e}") from None
         if not isinstance(data, dict) or not all(type(v) is int for v in data.values()):
-            raise PageLogError(str(self._folder / ORIGIN), "damaged: it is no object of numbers")
+            raise PageLogError(ORIGIN, "damaged: it is no object of numbers")
         return data
 
     def _reads_head(self, segment: _Segment) -> bool:
@@ -207,7 +207,7 @@ class PageLog:
             return False
         image = head[len(SEGMENT_MAGIC) :].rstrip(b"\0").decode("ascii", "replace")
         if image != self.image:
-            raise PageLogError(str(segment.path), f"of base image {image}, not {self.image}")
+            raise PageLogError(segment.path.name, f"of base image {image}, not {self.image}")
         return True
 
     def _scan(self, segment: _Segment) -> None:
@@ -430,7 +430,7 @@ class PageLog:
     def _open_segment(self) -> _Segment:
         """The segment to append to: the last one if it is our own, else a new one."""
         if self._read_only:
-            raise PageLogError(str(self._folder), "it was opened to be read only")
+            raise PageLogError(self._folder.name, "it was opened to be read only")
         if self._segments:
             last = self._segments[max(self._segments)]
             if last.limit is None:
@@ -518,7 +518,7 @@ class PageLog:
             needed += [c.id for c in self.chain(kept) if c.segment in numbers][:1]
         for ident in needed:
             if self.verify(ident):
-                raise PageLogError(str(self._folder), self.damage[-1])
+                raise PageLogError(self._folder.name, self.damage[-1])
         last = self._open_segment()
         was = last.end, last.checkpoints, dict(self._checkpoints)
         try:

@@ -328,7 +328,9 @@ class Session:
     async def kept(self) -> None:
         """Waits until the last request's checkpoint is written, or cannot be."""
         async with self._changed:
-            await self._changed.wait_for(lambda: not self._unkept or self.problem)
+            await self._changed.wait_for(
+                lambda: not self._unkept or self.problem or self._state == "closed"
+            )
 
     async def close(self, *, restart: bool = False) -> None:
         """Ends the guest and removes the session's private folders.
@@ -460,12 +462,7 @@ class Session:
 
     def _tell(self, said: dict[str, Any]) -> None:
         """Ends the request that lost its guest, now that it is known what is left."""
-        kept, resumed = None, said.get("session")
-        if resumed is not None:
-            cells = {n: cell for n, cell in self._unkept.items() if n > resumed["request"]}
-            lost = tuple(sorted({cell for cell in cells.values() if cell}))
-            closed = tuple(str(name) for name in said.get("closed_files", []))
-            kept = Kept(resumed["cell"], lost, closed, str(said.get("damage", "")))
+        kept = self._kept_by(said)
         self._unkept.clear()
         loss, self._loss = self._loss, None
         if loss is None:
@@ -474,6 +471,18 @@ class Session:
         if self._current is None:
             self._unreported = loss
         self._fail(loss)
+
+    def _kept_by(self, said: dict[str, Any]) -> Kept | None:
+        """What the new guest has of the old one; None if nothing."""
+        resumed, closed = said.get("session"), said.get("closed_files")
+        if not isinstance(resumed, dict):  # a command build's guest answers by itself: anything
+            return None
+        request, cell = resumed.get("request"), resumed.get("cell")
+        if not isinstance(request, int) or not isinstance(cell, int):
+            return None
+        lost = sorted({c for n, c in self._unkept.items() if n > request and c})
+        names = tuple(map(str, closed)) if isinstance(closed, list) else ()
+        return Kept(cell, tuple(lost), names, str(said.get("damage", "")))
 
     def _checkpointed(self, frame: Frame) -> None:
         """A checkpoint was written, or could not be; or memory went back to one."""
@@ -545,7 +554,7 @@ class Session:
         self._silence()
         self._worker.end()
         if clean and self._settings.checkpoints is not None:
-            self._settings.checkpoints.clear()
+            self._settings.checkpoints.clear(spare=launch.SPARED)
         self._become(state)
         self._restart(task)
 

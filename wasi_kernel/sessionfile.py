@@ -89,7 +89,9 @@ class Base:
         try:
             found = cls(**json.loads((folder / BASE).read_bytes()))
         except (OSError, ValueError, TypeError) as e:
-            raise SessionFileError(str(folder), f"it has no state that was kept ({e})") from None
+            raise SessionFileError(
+                folder.name, f"it has no state that was kept ({type(e).__name__})"
+            ) from None
         return found
 
     def path(self, folder: Path) -> Path:
@@ -131,7 +133,7 @@ def save(folder: Path, path: Path, version: str) -> Manifest:
     log = PageLog(folder, base.digest, read_only=True)
     try:
         if not log.head or log.verify(log.head):
-            raise SessionFileError(str(folder), "; ".join(log.damage) or "it has no state yet")
+            raise SessionFileError(folder.name, "; ".join(log.damage) or "it has no state yet")
         head = log[log.head]
         cells = [
             [c.notes["cell"], c.notes.get("line", "")]

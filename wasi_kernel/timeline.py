@@ -78,13 +78,26 @@ def redo(log: PageLog, cells: int) -> int:
 
 
 def undone(log: PageLog) -> list[Checkpoint]:
-    """What lies between the head and the newest checkpoint, oldest first, if that stands on it."""
+    """What lies between the head and the newest cell, oldest first; empty if a cell ran since.
+
+    Looking around (asides) is no cell.
+    """
+    behind: set[int] = set()
+    base = 0
+    newest = max((c.id for c in log if is_cell(c)), default=0)
+    while after := [k for k in log.children(newest) if not is_cell(log[k])] if newest else []:
+        newest = max(after)  # what widgets did after it
     ahead: list[Checkpoint] = []
-    for found in log.chain(log.newest):
-        if found.id == log.head:
-            return ahead[::-1]
+    for found in log.chain(log.head):
+        behind.add(found.id)
+        if found.notes.get("kind") != "aside":
+            break  # what was undone stands on this one, if on any
+    for found in log.chain(newest):
+        if found.id in behind:
+            base = found.id
+            break
         ahead.append(found)
-    return []
+    return ahead[::-1] if base else []
 
 
 def find(log: PageLog, wanted: str) -> int:
@@ -113,10 +126,11 @@ def check_name(log: PageLog, name: str) -> None:
     Raises:
         UnknownCheckpointError: No; says why.
     """
-    if not name or len(name) > MAX_NAME or not name.isprintable() or name[0] in "-[":
+    odd = name != name.strip() or not name.isprintable()
+    if not name or odd or len(name) > MAX_NAME or name[0] in "-[":
         raise UnknownCheckpointError(
             f"{name[:MAX_NAME]!r} is no name: printable text of at most {MAX_NAME} characters that "
-            "does not begin with '-' or '['"
+            "does not begin with '-' or '[', without spaces around it"
         )
     if name.isdecimal():
         raise UnknownCheckpointError(f"{name} would be taken for a cell's number")

@@ -382,22 +382,37 @@ def test_no_more_pages_are_watched_than_the_limit(mapped: Watched, monkeypatch: 
     assert mapped.commit() >= pages
 
 
-def test_long_runs_are_mapped_at_once_when_there_are_too_many_pages(
-    mapped: Watched, monkeypatch: Any
-):
-    monkeypatch.setattr(dirty, "HOT_PAGES", 40)
+def test_long_runs_are_mapped_at_once(mapped: Watched, monkeypatch: Any):
     monkeypatch.setattr(dirty, "BULK", 4)
-    mapped.fill(0, 30, 1)  # few enough: it stays
-    mapped.commit()
-    assert mapped.anonymous() == set(range(30))
-    mapped.fill(34, 10, 1)
+    mapped.fill(0, 30, 1)
     mapped.write(50, 51, 52, 53, 60)
     mapped.commit()
     assert mapped.anonymous() == {50, 51, 52, 53, 60}
-    mapped.fill(0, IMAGE_PAGES, 7)
+    mapped.fill(20, 11, 2)
+    assert mapped.changed() == set(range(20, 31))
+    mapped.commit()
+    assert mapped.all()[: 31 * PAGE] == b"\1" * 20 * PAGE + b"\2" * 11 * PAGE
+
+
+def test_pages_of_a_long_run_that_are_written_again_and_again_are_watched(
+    mapped: Watched, monkeypatch: Any
+):
+    monkeypatch.setattr(dirty, "BULK", 4)
+    mapped.fill(0, 30, 1)
     mapped.commit()
     assert mapped.anonymous() == set()
-    assert mapped.all() == b"\x07" * (IMAGE_PAGES * PAGE)
+    mapped.fill(0, 30, 2)
+    mapped.commit()
+    assert mapped.anonymous() == set(range(30))
+    mapped.fill(0, 30, 2)
+    assert mapped.changed() == set()
+    mapped.write(7, 8, value=3)
+    assert mapped.commit() == {7, 8}
+    monkeypatch.setattr(dirty, "HOT_PAGES", 8)
+    for k in range(4):
+        mapped.fill(0, IMAGE_PAGES, 4 + k)
+        mapped.commit()
+        assert len(mapped.anonymous()) <= 8
 
 
 def test_what_was_watched_in_another_instance_means_nothing(watched: Watched):

@@ -127,7 +127,7 @@ class Checkpoints:
 
 
 def _fewer(spans: list[Span]) -> list[Span]:
-    """At most MANY spans that cover these, with the smallest gaps filled."""
+    """About MANY spans, or fewer, that cover these, with the smallest gaps filled."""
     merged: list[Span] = []
     for page, count in sorted(spans):
         if merged and page <= sum(merged[-1]):

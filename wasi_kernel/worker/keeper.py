@@ -165,7 +165,7 @@ class Keeper:
                 self.checkpoints = self._begin(folder, self._base)
             self._base.store(folder)
         except OSError as e:
-            self.problem = f"checkpoints cannot be written: {e}"
+            self.problem = f"checkpoints cannot be written: {e.strerror}"
             self.failure = f"{self.problem}; {AT_RISK}"
 
     def _begin(self, folder: Path, base: Base) -> Checkpoints:
@@ -325,7 +325,8 @@ class Keeper:
             with self._still():
                 checkpoints.tidy(self.guest.memory)
         except (OSError, PageLogError) as e:
-            return f"old checkpoints could not be dropped: {e}"
+            why = e.strerror if isinstance(e, OSError) else str(e)  # no host path in a message
+            return f"old checkpoints could not be dropped: {why}"
         return ""
 
     def name_head(self, name: str) -> None:

@@ -388,7 +388,7 @@ class Server:
         except (WasiKernelError, OSError) as e:
             if isinstance(e, GuestLost):
                 raise
-            said = {"status": "error", "evalue": str(e)}
+            said = {"status": "error", "evalue": e.strerror if isinstance(e, OSError) else str(e)}
         finally:
             self._door.outgoing = None
         if said.get("status") == "ok":

@@ -146,13 +146,9 @@ def _closing(native: str) -> str:
 
 def _renumbering(native: str) -> str:
     """fd_renumber(from, to) that moves the ledger's entry too. Local 2 is the errno."""
-    moved = (
-        f"(if (result i32) (i32.lt_u (local.get 0) (i32.const {LEDGER_BYTES})) "
-        "(then (i32.load8_u $ledger (local.get 0))) (else (i32.const 1)))"
-    )
     return f"""(local.set 2 {native})
-      (if (i32.eqz (local.get 2)) (then
-        {_note("(local.get 1)", moved)}
+      (if (i32.and (i32.eqz (local.get 2)) (i32.ne (local.get 0) (local.get 1))) (then
+        {_note("(local.get 1)", "(i32.const 1)")}
         {_note("(local.get 0)", "(i32.const 0)")}))
       (local.get 2)"""
 

@@ -93,6 +93,8 @@ class Travel:
     def _look_at(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
         wanted = _text(content, "to")
         target = timeline.find(log, wanted) if wanted else log.head
+        if not target:
+            raise UnknownCheckpointError("there is no checkpoint yet")
         return {**timeline.describe(log, target), **self._look(target)}
 
     def _save(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
