@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from wasi_kernel.sandbox import Result
 
-KILLS = int(os.environ.get("WASI_KERNEL_TEST_KILLS", "30"))
+KILLS = int(os.environ.get("WASI_KERNEL_TEST_KILLS", "25"))
 """How often the worker is killed at a random moment."""
 
 MIB = 1 << 20
@@ -1383,8 +1383,8 @@ POISON = {
     "no run_cell": "get_ipython().run_cell = None",
     "no streams": "import sys; sys.stdout = sys.stderr = None",
     "no fds": "import os\nfor fd in range(40):\n    try: os.close(fd)\n    except OSError: pass",
-    "no get_objects": "import gc; gc.get_objects = None",
-    "no return": "import wasi_agent.timetravel as t; t.close_files = None",
+    "no get_objects": "import gc; gc.get_objects = None; f = open('/tmp/f', 'w')",
+    "no return": "import wasi_agent.timetravel as t; t.close_files = None\nf = open('/tmp/f', 'w')",
     "a file that raises": "import io\nclass F(io.FileIO):\n"
     "    def fileno(self): raise SystemExit\n    def close(self): raise SystemExit\n"
     "f = F('/tmp/f', 'w')",
@@ -1409,6 +1409,16 @@ def test_a_poisoned_state_is_left_again(usual: Sandbox, name: str) -> None:
     ok(usual, "kept.append(3)")
     usual.run("import os; os._exit(1)")
     assert value(usual, "kept[-1]") == "3"
+
+
+def test_a_poison_that_is_noticed_late(usual: Sandbox) -> None:
+    """However many checkpoints are of no use: those before them are."""
+    cell = ok(usual, "kept = [1]").execution_count
+    ok(usual, POISON["no return"])
+    for _ in range(6):
+        ok(usual, "kept.append(2)")
+    assert f"as they were after cell [{cell}]" in explained(usual.run("os._exit(1)"))
+    assert value(usual, "kept") == "[1]"
 
 
 def test_a_cell_that_dies_each_time_takes_no_other_with_it(usual: Sandbox) -> None:

@@ -108,6 +108,7 @@ class Kept:
         cell: Execution count of the checkpoint's cell, 0 for the state before the first.
         lost_cells: Execution counts of cells that had ended and whose effects are lost as well.
         closed_files: Files that were open at the checkpoint, and are not any more.
+        lost_widgets: Is lost as well what widgets did since that cell?
         damage: What was found damaged on the way, a sentence; empty if nothing.
     """
 
@@ -115,6 +116,7 @@ class Kept:
     lost_cells: tuple[int, ...] = ()
     closed_files: tuple[str, ...] = ()
     damage: str = ""
+    lost_widgets: bool = False
 
 
 class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
@@ -150,12 +152,12 @@ class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
             )
         before = "before this cell; files that it wrote stay" if self.in_cell else "before"
         text = f"Variables are as they were {before}"
-        if kept.lost_cells or kept.damage:
+        if kept.lost_cells or kept.lost_widgets or kept.damage:
             state = f"after cell [{kept.cell}]" if kept.cell else "before the first cell"
             text = f"Variables are as they were {state}; files that cells wrote stay"
-        if kept.lost_cells:
-            cells = ", ".join(f"[{n}]" for n in kept.lost_cells)
-            text += f". LOST as well: what {cells} did, which had not been kept yet"
+        gone = [f"[{n}]" for n in kept.lost_cells] + ["widgets"] * kept.lost_widgets
+        if gone:
+            text += f". LOST as well: what {', '.join(gone)} did since"
         if kept.damage:
             text += f". {kept.damage}"
         if kept.closed_files:

@@ -91,12 +91,13 @@ class Settings:
         if self.checkpoints is not None:
             folders.sweep(self.checkpoints.path.parent)
 
-    def boot(self, task: str, skip: int = 0) -> Frame:
+    def boot(self, task: str, skip: int = 0, *, probe: bool = False) -> Frame:
         """The frame that a worker is started with.
 
         Args:
             task: "serve" or "prepare".
             skip: So many of the newest checkpoints are left out: a guest died that was woken there.
+            probe: Have the guest answer something before it counts as started.
         """
         policy = self.policy
         shown = [{"guest_path": WORK, "writable": False, "what": "the notebook's folder"}]
@@ -130,6 +131,7 @@ class Settings:
             "session": {
                 "folder": None if self.checkpoints is None else str(self.checkpoints.path),
                 "skip": skip,
+                "probe": probe,
                 "may_fork": self.may_fork,
             },
         }
@@ -332,10 +334,15 @@ def _scratch_prefix() -> str:
 
 
 def start(
-    given: Settings, task: str = "serve", worker: Worker | None = None, skip: int = 0
+    given: Settings,
+    task: str = "serve",
+    worker: Worker | None = None,
+    skip: int = 0,
+    *,
+    probe: bool = False,
 ) -> Worker:
     """Starts a worker, or takes one that waits; its boot frame (see `boot`) is on the way."""
     worker = spawn() if worker is None else worker
     with contextlib.suppress(OSError):  # a worker that is gone already is noticed by its silence
-        worker.requests.sendall(frames.encode(given.boot(task, skip)))
+        worker.requests.sendall(frames.encode(given.boot(task, skip, probe=probe)))
     return worker

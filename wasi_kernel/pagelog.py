@@ -76,6 +76,7 @@ class _Segment:
         self.number, self.path, self.fd, self.limit = number, path, fd, limit
         self.end = PAGE
         self.checkpoints = 0
+        self.stamp = 0  # when it was last written, as far as is known here
 
 
 class PageLog:
@@ -340,9 +341,16 @@ class PageLog:
     def verify(self, ident: int) -> int:
         """Checks the pages that the state of `ident` is made of, those not checked before.
 
+        All are checked again if a segment was written by somebody else meanwhile.
+
         Returns:
             0 if they are what was written, else the checkpoint that one of them is of.
         """
+        for segment in self._segments.values():
+            stamp = os.fstat(segment.fd).st_mtime_ns
+            if stamp != segment.stamp:
+                segment.stamp = stamp
+                self._verified.clear()
         self._go(ident)
         for found in self.chain(ident):
             for run in found.runs:
@@ -426,6 +434,7 @@ class PageLog:
                 self._disk.truncate(segment.fd, segment.end)
             raise
         segment.end += len(head) + PAGE * found.written
+        segment.stamp = os.fstat(segment.fd).st_mtime_ns
 
     def _open_segment(self) -> _Segment:
         """The segment to append to: the last one if it is our own, else a new one."""

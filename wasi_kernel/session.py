@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +34,16 @@ SECOND_INTERRUPT_S = 1.0
 HEEDLESS = 3
 """So many interrupts, each seen by the cell and each ignored, and the next one stops it."""
 
-GIVEN_UP = 3
-"""So many starts that failed one after another, each from an older checkpoint, and the next one
-begins anew; and the one after that is the last."""
+GIVEN_UP = 9
+"""So many starts that failed one after another, each from twice as far back as the one before, and
+the next one begins anew; and the one after that is the last."""
 
 CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close")
 """Requests that change variables, after which a checkpoint is written."""
 
-BARREN = 2
-"""So many cells one after the other without an answer from the guest, and the state they began in
-is taken to be of no use: the checkpoint before it is next."""
+KILLED = 10
+"""So many starts that were killed from outside (SIGKILL), one after the other, are too many. That
+says nothing against the state that was to be taken up."""
 
 STATES: dict[str, frozenset[str]] = {
     "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
@@ -120,13 +121,14 @@ class Session:
         self._broken: InstallationError | None = None
         self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._failed_boots = 0
-        self._unanswered = 0  # cells in a row that the guest has not answered
+        self._failed_boots = self._killed_boots = 0
+        self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
         self._prepared = False
         self._unreported: GuestLost | None = None
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
+        self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
         self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
         self.problem = ""
         self.fork_wanted: str | None = None
@@ -371,8 +373,8 @@ class Session:
 
     def _restart(self, task: str) -> None:
         try:
-            skip = self._failed_boots or int(self._unanswered >= BARREN)
-            self._worker = launch.start(self._settings, task, skip=skip)
+            skip = 1 << self._failed_boots - 1 if self._failed_boots else 0
+            self._worker = launch.start(self._settings, task, skip=skip, probe=self._unanswered > 0)
         except OSError as e:
             self._broken = InstallationError(f"no worker process can be started: {e}")
             self._become("broken")
@@ -456,7 +458,7 @@ class Session:
             self.facts = frame.content
             self.status = Status()
             self.problem = str(frame.content.get("problem", ""))
-            self._failed_boots, self._prepared = 0, False
+            self._failed_boots, self._killed_boots, self._prepared = 0, 0, False
             self._become("ready")
             self._tell(frame.content)
 
@@ -464,6 +466,7 @@ class Session:
         """Ends the request that lost its guest, now that it is known what is left."""
         kept = self._kept_by(said)
         self._unkept.clear()
+        self._kept_cells.clear()
         loss, self._loss = self._loss, None
         if loss is None:
             return
@@ -471,6 +474,15 @@ class Session:
         if self._current is None:
             self._unreported = loss
         self._fail(loss)
+
+    def _remember(self, frame: Frame) -> None:
+        """Takes note of what is kept from here on: it is missed if it is gone one day."""
+        if frame.content.get("moved"):
+            self._kept_cells.clear()
+        else:
+            done = [(n, c) for n, c in self._unkept.items() if n <= frame.request]
+            self._kept_cells.extend(done)
+        self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}
 
     def _kept_by(self, said: dict[str, Any]) -> Kept | None:
         """What the new guest has of the old one; None if nothing."""
@@ -480,9 +492,10 @@ class Session:
         request, cell = resumed.get("request"), resumed.get("cell")
         if not isinstance(request, int) or not isinstance(cell, int):
             return None
-        lost = sorted({c for n, c in self._unkept.items() if n > request and c})
+        later = {c for n, c in (*self._kept_cells, *self._unkept.items()) if n > request}
+        lost = tuple(sorted(later - {0}))
         names = tuple(map(str, closed)) if isinstance(closed, list) else ()
-        return Kept(cell, tuple(lost), names, str(said.get("damage", "")))
+        return Kept(cell, lost, names, str(said.get("damage", "")), lost_widgets=0 in later)
 
     def _checkpointed(self, frame: Frame) -> None:
         """A checkpoint was written, or could not be; or memory went back to one."""
@@ -492,7 +505,7 @@ class Session:
         self.problem = str(frame.content.get("problem", ""))
         if not self.problem:
             self.problem = str(frame.content.get("warning", ""))
-            self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}
+            self._remember(frame)
             if self._current is not None and frame.request == self._current.number:
                 self._current.changes = False
         self._spawn(self._notify())
@@ -532,12 +545,13 @@ class Session:
         if self._state == "closed":
             return
         if self._state != "ready":
-            self._failed_boots += 1
+            self._failed_boots += loss.ename != "WorkerKilled"
+            self._killed_boots += loss.ename == "WorkerKilled"
             most = GIVEN_UP if self._settings.checkpoints is not None else 1
-            if self._failed_boots > most:
+            if self._failed_boots > most or self._killed_boots > KILLED:
                 self._break(InstallationError(f"the sandbox does not start: {loss}"))
                 return
-            clean = self._failed_boots == most
+            clean = clean or self._failed_boots == most
         if self._loss is None:
             self._loss = loss if self._current is None else self._current.loss or loss
         self._unanswered += loss.ename == "GuestDesynchronized"
@@ -562,6 +576,7 @@ class Session:
         self._silence()
         self._worker.end()
         self._broken, self._failed_boots, self._prepared = error, 0, False
+        self._killed_boots = 0
         if self._state == "ready":
             self._become("starting")
         self._become("broken")

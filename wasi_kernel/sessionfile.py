@@ -236,7 +236,8 @@ def _check(found: Manifest) -> None:
     for name in _COUNTS:
         if type(notes[name]) is not int or notes[name] < 0:
             raise ValueError(f"{name} = {notes[name]!r}")
-    if not all(type(fd) is int and 0 <= fd < 1 << 16 for fd in notes["fds"]):
+    fds = [*notes["fds"], *notes.get("gone", ())]
+    if not all(type(fd) is int and 0 <= fd < 1 << 16 for fd in fds):
         raise ValueError("fds are no file descriptors")
     if notes["stream"] not in ("stdout", "stderr") or type(notes["interrupts"]) is not bool:
         raise ValueError("stream or interrupts")

@@ -120,8 +120,8 @@ def find(log: PageLog, wanted: str) -> int:
     raise UnknownCheckpointError(f"no checkpoint {wanted!r}; there are: {there}; names: {names}")
 
 
-def check_name(log: PageLog, name: str) -> None:
-    """May a checkpoint be called that?
+def check_name(log: PageLog, name: str, more: int = 0) -> None:
+    """May a checkpoint be called that? `more` names are about to be given.
 
     Raises:
         UnknownCheckpointError: No; says why.
@@ -134,7 +134,7 @@ def check_name(log: PageLog, name: str) -> None:
         )
     if name.isdecimal():
         raise UnknownCheckpointError(f"{name} would be taken for a cell's number")
-    if name not in log.names and len(log.names) >= MAX_NAMED:
+    if name not in log.names and len(log.names) + more >= MAX_NAMED:
         raise UnknownCheckpointError(
             f"there are {MAX_NAMED} names already; take one away with %checkpoint --delete NAME"
         )

@@ -149,7 +149,8 @@ class Guest:
             "tray": self.door.tray,
             "stream": self.door.stream,
             "clock_ns": self.monotonic_ns(),
-            "fds": self._switchboard.open_fds(),
+            "fds": (found := self._switchboard.open_fds())[0],
+            "gone": found[1],
         }
 
     def wake(self, fill: Callable[[LinearMemory], None], notes: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ class Guest:
         """Opens the guest's root folder on each of these fds."""
         wanted = {fd for fd in fds if fd > self._root_fd}
         kept = self.memory.read(SCRATCH, 8)
-        extra = []
+        extra, occupied = [], []
         while wanted:
             self.memory.write(SCRATCH, b".")
             out = SCRATCH + 4
@@ -186,10 +187,12 @@ class Guest:
                 break
             if fd in wanted:
                 wanted.discard(fd)
+                occupied.append(fd)
             else:
                 extra.append(fd)
         for fd in extra:
             self._switchboard.call("fd_close", fd)
+        self._switchboard.mark_gone(occupied)
         self.memory.write(SCRATCH, kept)
 
     # -- interrupts --------------------------------------------------------------------------

@@ -234,7 +234,8 @@ class Keeper:
         else:
             state = {**notes, **(checkpoints.log[target].notes if target else {})}
             self.guest.wake(lambda memory: checkpoints.fill(memory, target), state)
-            self.stale_fds = list(state["fds"])
+            gone = set(state.get("gone", ()))  # of an earlier restore, and told then
+            self.stale_fds = [fd for fd in state["fds"] if fd not in gone]
             self.about = {key: str(state.get(key, "")) for key in ("told", "version")}
         if notes["interrupts"]:
             self.make_interruptible(prepare.words_of(notes), notes["is_tripped"])
@@ -277,8 +278,8 @@ class Keeper:
             with self._still():
                 found = checkpoints.commit(self.guest.memory, notes)
             self._unkept = None
-            if self.travel.name is not None:
-                checkpoints.log.name(self.travel.name, found.id)
+            for name in self.travel.names:
+                checkpoints.log.name(name, found.id)
         except OSError as e:
             self._unkept = self._unkept or frame
             self.travel.problem = f"{NOT_WRITTEN}: {e.strerror}"

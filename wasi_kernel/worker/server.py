@@ -20,7 +20,7 @@ from wasi_kernel.caches import Cache
 from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import Policy
-from wasi_kernel.worker import prepare
+from wasi_kernel.worker import prepare, travel
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
@@ -40,6 +40,9 @@ FIRST_OWN = 0xFFFFFFF0
 
 COMM_IDLE_S = 0.2
 """After so long without a request, what widgets changed is kept, too."""
+
+PROBE = {"code": "None", "silent": True, "store_history": False, "execution_count": 0}
+"""A cell that any guest answers; one that does not has taken up a state that is of no use."""
 
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
@@ -124,6 +127,7 @@ class Server:
         self._changed = threading.Condition()
         self._closing = False
         self._held: Frame | None = None
+        self._asks: dict[str, Any] | None = None
         self._own_turn = self._began_full = False
         self._widgets: Frame | None = None
         door.info = self._info
@@ -226,6 +230,8 @@ class Server:
         else:
             said = self._own(frame)
         keeper.about = {"told": told, "version": str(said.get("version", ""))}
+        if kept is not None and self._boot.content["session"].get("probe"):
+            self._own(Frame("execute_request", PROBE, FIRST_OWN))
         return said
 
     def _next(self) -> Frame | None:
@@ -250,20 +256,18 @@ class Server:
 
     def _turn(self, frame: Frame) -> None:
         """One request, and the checkpoint after it."""
+        self._held, self._asks = None, None
         if frame.type == "execute_request":
             self._keep_widgets()
+            self._asks = travel.asked_in(str(frame.content.get("code", "")))
         self._keeper.travel.reset()
-        self._held = None
         self._begin(frame)
-        try:
-            status = self._keeper.guest.turn(prepare.TURN)
-        except GuestLost as e:
-            if e.ename != "GuestExited" or self._keeper.travel.target is None:
-                raise
-            status = 0  # a cell that goes to another state ends there
+        status = self._run()
         answered = self._door.answered
         self._request = 0
         self._door.end()
+        if self._keeper.travel.target is None and self._held is not None:
+            self._stand_in(frame)
         if self._keeper.travel.target is not None:
             self._go_back(frame)
         elif not answered:
@@ -274,6 +278,15 @@ class Server:
                 self._finish(frame, self._held)
         elif frame.type in COMMS:
             self._widgets = frame
+
+    def _run(self) -> int:
+        """The guest's turn; a cell that goes to another state ends it with its own end."""
+        try:
+            return self._keeper.guest.turn(prepare.TURN)
+        except GuestLost as e:
+            if e.ename != "GuestExited" or self._keeper.travel.target is None:
+                raise
+            return 0
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""
@@ -303,15 +316,34 @@ class Server:
 
     def _holds(self, kind: str, content: dict[str, Any]) -> bool:
         """Is this reply to wait? Called when the guest gives it, within its turn."""
-        travel, head = self._keeper.travel, self._keeper.head
+        asked, head = self._keeper.travel, self._keeper.head
         if kind == "execute_reply" and content.get("status") == "error" and head:
             full = content.get("ename") == "MemoryError" and self._is_full()
             if content.get("undo") is True or full:
-                travel.target = head
-        if not (self._own_turn or travel.target is not None or travel.save or travel.fork):
+                asked.target = head
+        elif kind == "execute_reply" and content.get("undo") is True:
+            self._say(
+                "this cell leaves its trace: there is no checkpoint to go back to", self._request
+            )
+        wanted = self._own_turn or asked.target is not None or asked.save or asked.fork
+        if not wanted and not self._is_failed_travel(kind, content):
             return False
         self._held = Frame(kind, content, self._request)
         return True
+
+    def _is_failed_travel(self, kind: str, content: dict[str, Any]) -> bool:
+        """Is it an error of a cell that only goes somewhere, and of which nothing reached us?"""
+        failed = kind == "execute_reply" and content.get("status") == "error"
+        return failed and self._asks is not None and content.get("ename") != "UsageError"
+
+    def _stand_in(self, frame: Frame) -> None:
+        """Does for a guest that cannot ask any more what its cell wants."""
+        if self._asks is None or self._keeper.travel.save or self._keeper.travel.fork:
+            return
+        said = self._keeper.travel.answer(self._asks)
+        if said.get("status") == "ok":
+            self._held = None
+            self._say(f"Now after cell [{said.get('cell')}]", frame.request, "stdout")
 
     def _begin(self, frame: Frame) -> None:
         interrupter = self._interrupter
@@ -342,14 +374,18 @@ class Server:
 
     def _go_back(self, frame: Frame) -> None:
         """Puts a fresh guest at the travel's target and answers `frame`."""
-        closed = self._rewind(frame.request)
         held = self._held
+        closed = self._rewind(frame.request)
         if held is None:
             content: dict[str, Any] = {
                 "status": "ok", "execution_count": frame.content.get("execution_count"),
                 "user_expressions": {}, "payload": [],
             }  # fmt: skip
             held = Frame("execute_reply", content, frame.request)
+        elif held.content.get("undo") is True:
+            self._say(
+                "this cell failed and leaves no trace (%undo --on-error is on)", frame.request
+            )
         elif held.content.get("ename") == "MemoryError":
             self._say(
                 "the memory limit was reached: variables are as they were before this cell; "
@@ -370,11 +406,11 @@ class Server:
 
     def _finish(self, frame: Frame, reply: Frame) -> None:
         """Does what the cell asked for after its end; its reply was held for that."""
-        travel = self._keeper.travel
-        if travel.fork is not None:
-            self._link.send_frame(Frame("checkpoint", {"fork": travel.fork}, frame.request))
-        if travel.save is not None:
-            self._save(frame.request, travel.save)
+        asked = self._keeper.travel
+        if asked.fork is not None:
+            self._link.send_frame(Frame("checkpoint", {"fork": asked.fork}, frame.request))
+        if asked.save is not None:
+            self._save(frame.request, asked.save)
         self._link.send_frame(reply)
 
     def _save(self, request: int, guest_path: str) -> None:
@@ -408,13 +444,13 @@ class Server:
     def _manage(self, frame: Frame) -> None:
         """A checkpoint_request of the kernel process, between cells."""
         self._keep_widgets()
-        travel = self._keeper.travel
-        travel.reset()
-        said = travel.answer(frame.content)
-        if travel.target is not None:
+        asked = self._keeper.travel
+        asked.reset()
+        said = asked.answer(frame.content)
+        if asked.target is not None:
             said["closed_files"] = self._rewind(frame.request)
-        elif travel.name is not None and said["status"] == "ok":
-            self._keeper.name_head(travel.name)
+        for name in asked.names:
+            self._keeper.name_head(name)
         self._link.send_frame(Frame("checkpoint_reply", said, frame.request))
 
     # -- command builds ----------------------------------------------------------------------

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 WASI = "wasi_snapshot_preview1"
 READ_BYTES = 64 << 20
 LEDGER_BYTES = 1 << 16
-"""The ledger has a byte for each fd below this: 1 if the guest has opened it."""
+"""The ledger has a byte for each fd below this: 1 if the guest has opened it, or GONE."""
+
+GONE = 2
 
 LOCALS = ("fd_read", "fd_readdir", "path_open", "fd_close", "fd_renumber")
 """Calls whose code in `routes` needs locals of its own."""
@@ -324,11 +326,18 @@ class Switchboard:
         func: Func = self._routes[name]
         return int(func(self._store, *args))
 
-    def open_fds(self) -> list[int]:
-        """The fds that the guest has opened and not closed, without its preopened folders."""
+    def open_fds(self) -> tuple[list[int], list[int]]:
+        """The fds that the guest has open, without its preopened folders; those marked as gone."""
         ledger: Any = self._routes["ledger"]
         data = bytes(ledger.get_buffer_ptr(self._store))
-        return [m.start() for m in re.finditer(b"\x01", data)]
+        found = [m.start() for m in re.finditer(b"[\x01\x02]", data)]
+        return found, [fd for fd in found if data[fd] == GONE]
+
+    def mark_gone(self, fds: list[int]) -> None:
+        """Marks fds that the guest takes for open files, and that are not."""
+        ledger: Any = self._routes["ledger"]
+        for fd in fds:
+            ledger.write(self._store, bytes([GONE]), fd)
 
 
 def _refuse(t: FuncType) -> Callable[..., Any]:

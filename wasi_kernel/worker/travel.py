@@ -7,6 +7,7 @@ that it says.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel import timeline
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from wasi_kernel.pagelog import PageLog
 
 MAX_TEXT = 4096
+_MAGIC = re.compile(r"%(undo|redo|restore)(?:\s+(\S.*))?")
+
+
+def asked_in(code: str) -> dict[str, Any] | None:
+    """What a cell asks that is nothing but one of the magics that go somewhere; None: no such cell.
+
+    So it can be done without the guest, if that cannot ask any more.
+    """
+    match = _MAGIC.fullmatch(code.strip())
+    if match is None:
+        return None
+    operation, argument = match[1], match[2] or ""
+    if operation == "restore":
+        return {"op": "restore", "to": argument}
+    count = argument.strip() or "1"
+    return {"op": operation, "cells": int(count)} if count.isdecimal() else None
 
 
 class Travel:
@@ -25,7 +42,7 @@ class Travel:
 
     Attributes:
         target: The checkpoint to go to, or None.
-        name: A name for the state after this cell, or None.
+        names: Names for the state after this cell.
         save: A guest path to save the session to, or None.
         fork: The name of a fork to begin after this cell, or None.
         problem: Why there are no checkpoints to go to; empty if there are.
@@ -50,13 +67,14 @@ class Travel:
             "fork": self._fork,
         }
         self.target: int | None = None
-        self.name: str | None = None
+        self.names: list[str] = []
         self.save: str | None = None
         self.fork: str | None = None
 
     def reset(self) -> None:
         """A new request begins."""
-        self.target = self.name = self.save = self.fork = None
+        self.target = self.save = self.fork = None
+        self.names = []
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """The reply to a checkpoint_request: `status`, and what was asked for or `evalue`."""
@@ -86,8 +104,9 @@ class Travel:
 
     def _name(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
         name = _text(content, "name")
-        timeline.check_name(log, name)
-        self.name = name
+        if name not in self.names:
+            timeline.check_name(log, name, more=len(self.names))
+            self.names.append(name)
         return {}
 
     def _look_at(self, log: PageLog, content: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +132,8 @@ class Travel:
         return {}
 
     def _go(self, log: PageLog, target: int) -> dict[str, Any]:
+        if log.verify(target):
+            raise UnknownCheckpointError(f"that state cannot be used: {log.damage[-1]}")
         self.target = target
         cells = [c for c in log.chain(log.head) if timeline.is_cell(c)]
         back = {c.id for c in log.chain(target)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextvars
 import gc
 import importlib
 import os
@@ -74,6 +75,7 @@ class Agent:
         self.reading = True  # from the end of one answer to the start of the next
         self.ran = ""
         self._task: asyncio.Task[Any] | None = None
+        self._context = contextvars.copy_context()
         builtins.input = self.inputs.input
         getpass.getpass = self.inputs.getpass
 
@@ -177,7 +179,6 @@ class Agent:
             }
             if self.time_magics.undo_errors:
                 reply["undo"] = True
-                print(timetravel.NO_TRACE, file=self.streams[1])
         reply["payload"] = shell.payloads.read_payload()
         shell.payloads.clear_payload()
         self.busy = False
@@ -189,7 +190,8 @@ class Agent:
         """Runs a cell inside the event loop, so that it may await or make tasks."""
         self.shell.interrupted, self.shell.cell_text = False, code
         self.loop.reset()
-        task = self.loop.create_task(self._cell(code, store_history, silent, cell_id))
+        cell = self._cell(code, store_history, silent, cell_id)
+        task = self.loop.create_task(cell, context=self._context)  # one for all cells: decimal's
         self._task = task
         try:
             return self.loop.run_until_complete(task)
@@ -230,7 +232,7 @@ class Agent:
             transformed = shell.transform_cell(code)
         except Exception:  # noqa: BLE001 - shown by run_cell as the cell's error
             transformed, problem = code, sys.exc_info()
-        self.ran = transformed
+        self.ran = shell.cell_text = transformed
         options = {"store_history": store_history, "silent": silent, "cell_id": cell_id}
         if not shell.should_run_async(
             code, transformed_cell=transformed, preprocessing_exc_tuple=problem

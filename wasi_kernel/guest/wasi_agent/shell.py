@@ -5,8 +5,10 @@ One small subclass per extension point of IPython; each sends Jupyter's message 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -196,10 +198,27 @@ class ZMQInteractiveShell(InteractiveShell):
         self._begin_cell()
         return await super().run_cell_async(*args, **kwargs)
 
-    def lines_after_magic(self) -> bool:
-        """Is there more in the present cell than the line that begins with a travel magic?"""
-        lines = [line.strip() for line in self.cell_text.splitlines() if line.strip()]
-        return bool(lines) and not lines[-1].startswith(("%undo", "%redo", "%restore"))
+    def is_more_to_come(self) -> bool:
+        """Is there more in the present cell than has been run up to now?"""
+        frame: Any = inspect.currentframe()
+        line = 0
+        while frame is not None:
+            name = frame.f_code.co_name
+            if frame.f_globals is self.user_ns and name.startswith(("<module>", "<cell line")):
+                line = frame.f_lineno
+                break  # further out, the turn itself runs in this namespace
+            frame = frame.f_back
+        try:
+            tree = ast.parse(self.cell_text)
+        except SyntaxError:
+            return False
+        loops = (ast.For, ast.AsyncFor, ast.While)
+        return any(
+            node.lineno > line
+            or (isinstance(node, loops) and node.lineno <= line <= (node.end_lineno or 0))
+            for node in ast.walk(tree)
+            if isinstance(node, ast.stmt)
+        )
 
     def _begin_cell(self) -> None:
         self._last_traceback: list[str] | None = None

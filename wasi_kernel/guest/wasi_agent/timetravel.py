@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from wasi_agent.door import Door
     from wasi_agent.shell import ZMQInteractiveShell
 
-NO_TRACE = "[wasi-kernel] this cell failed and leaves no trace (%undo --on-error is on)"
 NOT_RUN = "[wasi-kernel] what follows in this cell was not run: put it into a cell of its own"
 SWITCH = {"on": True, "off": False}
 UNTRACKED_NAMES = 20
@@ -70,7 +69,7 @@ class TimeMagics(Magics):
 
     def _travel(self, text: str) -> None:
         print(text)
-        if self.shell.lines_after_magic():
+        if self.shell.is_more_to_come():
             print(NOT_RUN, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -98,6 +97,7 @@ class TimeMagics(Magics):
         if words:
             if len(words) != 1 or words[0] not in SWITCH:
                 raise UsageError("it is %undo --on-error on, or off")
+            self._ask("list")  # refuses where there are no checkpoints
             self.undo_errors = SWITCH[words[0]]
         print(
             "A cell that ends in an error leaves no trace."
@@ -233,7 +233,11 @@ def install(shell: ZMQInteractiveShell) -> TimeMagics:
     for name in ("restore", "diff"):
         shell.set_hook("complete_command", names, str_key=f"%{name}")
     shell.set_hook("complete_command", options, str_key="%undo")
-    shell.set_hook("complete_command", lambda *_: ["--delete"], str_key="%checkpoint")
+
+    def deletable(_shell: Any, event: Any) -> list[str]:
+        return names(_shell, event) if "--delete" in event.line else ["--delete"]
+
+    shell.set_hook("complete_command", deletable, str_key="%checkpoint")
     return magics
 
 

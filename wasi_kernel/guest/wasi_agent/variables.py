@@ -269,7 +269,17 @@ class _Fingerprint:
     def _rest(self, value: Any, depth: int) -> bytes:
         """Of the attributes."""
         inner = _attributes(value)
-        return self._bytes(inner, depth) if inner else b""
+        found = self._bytes(inner, depth) if inner else b""
+        for kind in _mro_of(type(value)):
+            if _module(kind) in ("builtins", ""):
+                continue
+            for slot in _content_of(kind).values():
+                if type(slot) is types.MemberDescriptorType:
+                    try:
+                        found += b"|" + self._bytes(slot.__get__(value, kind), depth)
+                    except AttributeError:  # nothing in it
+                        found += b"|"
+        return found
 
     def _array(self, value: Any, library: str, depth: int) -> bytes:
         try:
