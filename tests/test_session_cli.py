@@ -190,6 +190,14 @@ def test_the_cache_cannot_be_used(run, tmp_path, monkeypatch):
         assert str(tmp_path / "file") in run(*argv).mistake
 
 
+def test_a_sandbox_is_listed_after_a_restart_too(run):
+    with Sandbox() as box:
+        folder = box._settings.checkpoints.path
+        for _ in range(2):
+            assert folder.name in [s["id"] for s in run("list", "--json").json if s["running"]]
+            box.restart()
+
+
 # -- which session -------------------------------------------------------------------------------
 
 

@@ -367,7 +367,7 @@ def test_a_folder_that_is_no_session_is_not_saved(tmp_path: Path, what: str):
         (tmp_path / "session" / BASE).write_text(what)
     with pytest.raises(SessionFileError) as caught:
         sessionfile.save(tmp_path / "session", tmp_path / "a.session", VERSION)
-    assert caught.value.where == str(tmp_path / "session")
+    assert "session" in caught.value.where
     assert not (tmp_path / "a.session").exists()
 
 

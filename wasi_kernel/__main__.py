@@ -67,10 +67,12 @@ def _kernel(argv: list[str]) -> None:
     worker = launch.start(settings, worker=waiting)
     main = _import_kernel()
     gc.enable()
-    main(argv, settings, worker)
+    main(argv, settings, worker, "--on-terminal" in given)
 
 
-OPTIONS = {"--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0}
+OPTIONS = {
+    "--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0, "--on-terminal": 0,
+}  # fmt: skip
 """What `kernel` takes beside Jupyter's own options, and how many values follow."""
 
 
@@ -96,7 +98,7 @@ def _value(argv: list[str], name: str) -> str:
     return argv[argv.index(name) + 1] if name in argv[:-1] else ""
 
 
-def _import_kernel() -> Callable[[list[str], Settings, Worker], None]:
+def _import_kernel() -> Callable[[list[str], Settings, Worker, bool], None]:
     """kernel.main, imported without the packages' own __init__ modules where that works."""
     import importlib.util
     import types

@@ -109,7 +109,7 @@ def save(ident: str, path: Path) -> None:
 def show(what: str, *, as_json: bool) -> None:
     """Show what a session FILE was saved from, or which states a SESSION has kept."""
     path = Path(what)
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = sessions.states(sessions.folder_of(caches.default_path(), what))
         if as_json:
             click.echo(json.dumps(found, indent=1))
@@ -117,23 +117,25 @@ def show(what: str, *, as_json: bool) -> None:
         for row in found:
             cell = f"[{row['cell']}]" if row["kind"] in ("cell", "aside") else row["kind"]
             marks = " ".join([*row["names"], *([row["where"]] if row["where"] != "past" else [])])
-            click.echo(f"{cell:8} {row['line'][:60]:60} {row['pages']:>7} pages  {marks}".rstrip())
+            line = sessions.plain(row["line"][:60])
+            text = f"{cell:8} {line:60} {row['pages']:>7} pages  {sessions.plain(marks)}"
+            click.echo(text.rstrip())
         return
     said = sessions.shown(path)
     if as_json:
         click.echo(json.dumps(said, indent=1))
         return
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(said["saved_s"]))
-    click.echo(f"saved       {when}, by wasi-kernel {said['saved_by']}")
+    click.echo(f"saved       {when}, by wasi-kernel {sessions.plain(said['saved_by'])}")
     click.echo(f"state       after cell [{said['cell']}]")
     click.echo(
         f"memory      {said['memory_bytes'] >> 20} MiB, {said['bytes'] >> 20} MiB in the file"
     )
     for key, value in said["made_of"].items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        click.echo(f"{key:11} {text}")
+        click.echo(f"{sessions.plain(key):11} {sessions.plain(str(text))}")
     for number, line in said["cells"]:
-        click.echo(f"  [{number}] {line[:80]}")
+        click.echo(f"  [{number}] {sessions.plain(line[:80])}")
 
 
 @session.command()
@@ -163,7 +165,10 @@ def resume(path: Path, kernelspec: str | None) -> None:
     connection = runtime / f"kernel-wasi-{os.getpid()}.json"
     click.echo(f"jupyter console --existing {connection.name}")
     sys.stdout.flush()
-    argv = [sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(connection), *options]
+    argv = [
+        sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(connection),
+        "--on-terminal", *options,
+    ]  # fmt: skip
     os.execv(sys.executable, argv)  # noqa: S606 - ourselves
 
 
@@ -209,6 +214,9 @@ def main() -> int:
         click.echo(f"wasi-kernel: {e}", err=True)
         return 2
     except WasiKernelError as e:
-        click.echo(f"wasi-kernel: {e}", err=True)
+        click.echo(f"wasi-kernel: {sessions.plain(str(e))}", err=True)
+        return 1
+    except OSError as e:
+        click.echo(f"wasi-kernel: {sessions.plain(str(e))}", err=True)
         return 1
     return 0

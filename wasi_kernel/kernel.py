@@ -290,7 +290,9 @@ class WasiKernel(Kernel):
         """Says once what the user must know about the settings, and about checkpoints."""
         if not self._greeted:
             self._greeted = True
-            for notice in self._settings.notices:
+            closed = self.sandbox.closed_files
+            files = [f"no longer open: {', '.join(map(frontend.text, closed))}"] if closed else []
+            for notice in (*self._settings.notices, *files):
                 self._note(notice, parent)
         if self.sandbox.problem != self._told:
             self._told = self.sandbox.problem
@@ -565,8 +567,10 @@ def _failure_text(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, str(error)
 
 
-async def serve(connection: Connection, settings: Settings, worker: Worker) -> None:
-    """Serves the sockets of a connection file until told to stop."""
+async def serve(
+    connection: Connection, settings: Settings, worker: Worker, ends: tuple[signal.Signals, ...]
+) -> None:
+    """Serves the sockets of a connection file until told to stop, or one of the signals `ends`."""
     existing = connection.load()
     sockets = connection.bind(zmq.Context())
     publisher: Any = IOPubThread(sockets["iopub"], session=connection.session)
@@ -591,7 +595,7 @@ async def serve(connection: Connection, settings: Settings, worker: Worker) -> N
     )  # fmt: skip
     kernel.record_ports(connection.named_ports())
     kernel.start()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ends:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     await kernel.close()
@@ -602,11 +606,15 @@ async def serve(connection: Connection, settings: Settings, worker: Worker) -> N
     connection.close()
 
 
-def main(argv: list[str], settings: Settings, worker: Worker) -> None:
-    """Runs a kernel process; `argv` is what follows `kernel` on the command line."""
+def main(argv: list[str], settings: Settings, worker: Worker, on_terminal: bool = False) -> None:
+    """Runs a kernel process; `argv` is what follows `kernel` on the command line.
+
+    `on_terminal`: there is no Jupyter above it, so that Ctrl-C ends it.
+    """
     logging.basicConfig(level=logging.WARNING, format="[wasi-kernel] %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are messages
     connection = Connection()
     connection.parse_command_line(argv)
-    asyncio.run(serve(connection, settings, worker))
+    ends = (signal.SIGTERM, signal.SIGHUP, *([signal.SIGINT] if on_terminal else []))
+    asyncio.run(serve(connection, settings, worker, ends))
     sys.stderr.flush()

@@ -27,11 +27,14 @@ def install(name: str, display_name: str, options: list[str]) -> Path:
         KernelspecError: The name cannot be used, or is taken.
         OSError: The folder cannot be written.
     """
-    from jupyter_core.paths import jupyter_data_dir
+    from jupyter_core.paths import jupyter_data_dir, jupyter_path
 
     if not NAME.fullmatch(name):
         raise KernelspecError(name, "letters (small ones), digits and . _ - only")
     folder = Path(jupyter_data_dir()) / "kernels" / name
+    for path in map(Path, jupyter_path("kernels")):
+        if (path / name).exists():
+            raise KernelspecError(name, f"{path / name} is there already; choose another name")
     spec = {
         "argv": [
             sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", "{connection_file}",
@@ -42,9 +45,6 @@ def install(name: str, display_name: str, options: list[str]) -> Path:
         "interrupt_mode": "message",
         "metadata": {"debugger": False},
     }  # fmt: skip
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise KernelspecError(name, f"{folder} is there already; remove it first") from None
+    folder.mkdir(parents=True)
     (folder / "kernel.json").write_text(json.dumps(spec, indent=1))
     return folder

@@ -44,6 +44,7 @@ class Settings:
         notices: What to tell the user about the settings.
         cells: How many cells the session has had before.
         may_fork: May a cell ask for a fork?
+        resumed: Does the session begin with a state that was kept?
     """
 
     policy: Policy
@@ -54,6 +55,7 @@ class Settings:
     notices: tuple[str, ...] = ()
     cells: int = 0
     may_fork: bool = False
+    resumed: bool = False
 
     def introduce(self, about: dict[str, Any]) -> None:
         """Writes down who this session is, for `wasi-kernel session list`."""
@@ -189,7 +191,7 @@ def settings(
         if kept is not None:
             kept.release()
         raise
-    given = Settings(policy, cache, shown, scratch, kept, notices, cells, may_fork)
+    given = Settings(policy, cache, shown, scratch, kept, notices, cells, may_fork, begin != FRESH)
     if begin.folder is not None and kept is not None:
         _bring_files(kept.path, scratch.path)
     given.introduce({"folder": str(work or "")})
@@ -286,6 +288,14 @@ def fork(given: Settings, name: str) -> str:
     finally:
         folder.release()
     return folder.path.name
+
+
+def forget_fork(given: Settings, name: str) -> None:
+    """Removes the folder of a fork that did not begin."""
+    with contextlib.suppress(OSError):
+        folder = OwnFolder(sessions_folder(given.cache), name=name)
+        folder.unkeep()
+        folder.release()
 
 
 FORKED_FILES_BYTES = 1 << 30

@@ -151,6 +151,7 @@ class Sandbox:
         self._closed = False
         self._failure: Exception | None = None
         self._nursery: spawn.Nursery | None = None
+        self._closed_files: list[str] = []  # that nobody was told of
         self._settings = launch.settings(self._policy, self._work, begin)
         self._count = self._settings.cells
         self._loop = asyncio.new_event_loop()
@@ -158,6 +159,7 @@ class Sandbox:
         self._thread.start()
         try:
             self._session = self._wait(self._open(_worker))
+            self._closed_files += self._session.closed_files
         except BaseException:  # raised again: no thread is left behind
             self._end_loop()
             raise
@@ -246,9 +248,7 @@ class Sandbox:
 
         async def request() -> Frame:
             await self._session.settled(MAX_DEADLINE_S, for_cell=True)
-            if (loss := self._session.take_unreported()) is not None:
-                text = f"[wasi-kernel] between runs: {loss.explanation}\n"
-                result.outputs.append({"type": "stream", "name": "stderr", "text": text})
+            self._tell(result)
             return await self._session.request("execute_request", content, on_output=on_output)
 
         try:
@@ -266,6 +266,18 @@ class Sandbox:
             lines = list(said.get("traceback", []))
             result.error = Error(str(said.get("ename")), str(said.get("evalue")), lines)
         return result
+
+    def _tell(self, result: Result) -> None:
+        """Says in a run's standard error what has happened since the last one."""
+        said = []
+        if (loss := self._session.take_unreported()) is not None:
+            said.append(f"between runs: {loss.explanation}")
+        if self._closed_files:
+            said.append(f"no longer open: {', '.join(self._closed_files)}")
+            self._closed_files = []
+        for text in said:
+            line = f"[wasi-kernel] {text}\n"
+            result.outputs.append({"type": "stream", "name": "stderr", "text": line})
 
     async def _within(self, deadline_s: float | None, request: Coroutine[Any, Any, T]) -> T:
         timers: list[asyncio.TimerHandle] = []
@@ -334,12 +346,23 @@ class Sandbox:
         return list(self._wait(self._manage(op="list"))["rows"])
 
     async def _manage(self, **content: Any) -> dict[str, Any]:
+        await self._sound()
         reply = await self._session.request(
             "checkpoint_request", content, on_output=lambda _frame: None
         )
         if reply.content.get("status") != "ok":
             raise UnknownCheckpointError(str(reply.content.get("evalue")))
+        self._closed_files += map(str, reply.content.get("closed_files", []))
         return reply.content
+
+    async def _sound(self) -> None:
+        """Waits until the guest is there.
+
+        Raises:
+            GuestLost: Something of its state was lost, and nobody was told.
+        """
+        await self._session.settled(MAX_DEADLINE_S)
+        self._session.raise_loss()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Saves the session to a file, from which `Sandbox(resume=path)` goes on.
@@ -363,6 +386,7 @@ class Sandbox:
         """Waits until the present state is on disk."""
         if self._settings.checkpoints is None:
             raise SessionFileError("here", "checkpoints are switched off (checkpoints.enabled)")
+        await self._sound()
         await self._session.kept()
         if self._session.problem:
             raise SessionFileError("here", self._session.problem)
@@ -380,11 +404,18 @@ class Sandbox:
         if self._nursery is None:
             self._nursery = spawn.Nursery()
         folder = launch.fork(self._settings, "sandbox")
-        return Sandbox(
-            self._policy, work=self._work, on_output=self._on_output,
-            on_status=self._on_status, _begin=launch.Start(folder=folder),
-            _worker=self._nursery.spawn(),
-        )  # fmt: skip
+        worker = None
+        try:
+            worker = self._nursery.spawn()
+            return Sandbox(
+                self._policy, work=self._work, on_output=self._on_output,
+                on_status=self._on_status, _begin=launch.Start(folder=folder), _worker=worker,
+            )  # fmt: skip
+        except BaseException:  # raised again: neither worker nor folder is left behind
+            if worker is not None:
+                worker.end()
+            launch.forget_fork(self._settings, folder)
+            raise
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a function of the guest's `__main__`; arguments and result are JSON-able.
@@ -393,7 +424,8 @@ class Sandbox:
 
         Raises:
             CallError: It raised an exception, or its result cannot be said in JSON.
-            GuestLost: The guest died of it.
+            GuestLost: The guest died of it, or something of its state was lost before.
+            ProtocolError: The guest answered something else.
         """
         expression = f"call({function!r}, {json.dumps(arguments)!r})"
         return self._wait(self._evaluate(expression, function))
@@ -404,13 +436,17 @@ class Sandbox:
             "execution_count": self._count + 1,
             "user_expressions": {"value": f"__import__('wasi_agent.calls').calls.{expression}"},
         }  # fmt: skip
+        await self._sound()
         reply = await self._session.request(
             "execute_request", content, on_output=lambda _frame: None
         )
-        found = reply.content.get("user_expressions", {}).get("value", reply.content)
-        if found.get("status") != "ok":
-            raise CallError(what, str(found.get("ename")), str(found.get("evalue")))
-        return found["data"]["application/json"]["value"]
+        try:
+            found = reply.content.get("user_expressions", {}).get("value", reply.content)
+            if found.get("status") != "ok":
+                raise CallError(what, str(found.get("ename")), str(found.get("evalue")))
+            return found["data"]["application/json"]["value"]
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise ProtocolError(f"{what}: the guest's answer is no result of a call") from None
 
     def map(self, function: str, items: Iterable[Any], *, workers: int | None = None) -> list[Any]:
         """The function's result for each item, computed in forks of this sandbox, in parallel.

@@ -103,6 +103,7 @@ class Session:
         status: What is going on while the session is not ready.
         generation: How many guests there have been before this one.
         problem: What has gone wrong with the checkpoints; empty if nothing.
+        closed_files: Files that were open in the state that the session began with.
         fork_wanted: The name of a fork that a cell has asked for, or None.
     """
 
@@ -125,12 +126,13 @@ class Session:
         self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
-        self._prepared = False
+        self._prepared = self._was_ready = False
         self._unreported: GuestLost | None = None
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
         self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
         self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
         self.problem = ""
+        self.closed_files: tuple[str, ...] = ()
         self.fork_wanted: str | None = None
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "progress": self._progressed,
@@ -186,6 +188,19 @@ class Session:
         """A loss that nobody was told of, since no request was in progress; given once."""
         loss, self._unreported = self._unreported, None
         return loss
+
+    def raise_loss(self) -> None:
+        """For those who ask about the state without running anything: was something lost of it?
+
+        Raises:
+            GuestLost: Yes, and nobody was told; told once.
+        """
+        loss = self._unreported
+        if loss is not None and (
+            loss.kept is None or loss.kept.lost_cells or loss.kept.lost_widgets or loss.kept.damage
+        ):
+            self._unreported = None
+            raise loss
 
     def retry(self) -> None:
         """A new cell: tries a broken session anew, and forgets an interrupt of the last one."""
@@ -461,6 +476,12 @@ class Session:
             self._failed_boots, self._killed_boots, self._prepared = 0, 0, False
             self._become("ready")
             self._tell(frame.content)
+            if frame.content.get("starts"):  # its first checkpoint is on the way
+                self._unkept[launch.BOOT] = 0
+            if not self._was_ready:
+                kept = self._kept_by(frame.content)
+                self.closed_files = () if kept is None else kept.closed_files
+            self._was_ready = True
 
     def _tell(self, said: dict[str, Any]) -> None:
         """Ends the request that lost its guest, now that it is known what is left."""
@@ -492,7 +513,8 @@ class Session:
         request, cell = resumed.get("request"), resumed.get("cell")
         if not isinstance(request, int) or not isinstance(cell, int):
             return None
-        later = {c for n, c in (*self._kept_cells, *self._unkept.items()) if n > request}
+        known = (*self._kept_cells, *self._unkept.items())
+        later = {c for n, c in known if n > request and n != launch.BOOT}
         lost = tuple(sorted(later - {0}))
         names = tuple(map(str, closed)) if isinstance(closed, list) else ()
         return Kept(cell, lost, names, str(said.get("damage", "")), lost_widgets=0 in later)
@@ -550,6 +572,9 @@ class Session:
             most = GIVEN_UP if self._settings.checkpoints is not None else 1
             if self._failed_boots > most or self._killed_boots > KILLED:
                 self._break(InstallationError(f"the sandbox does not start: {loss}"))
+                return
+            if self._settings.resumed and not self._was_ready and self._failed_boots > 1:
+                self._break(InstallationError(f"the saved session does not start: {loss}"))
                 return
             clean = clean or self._failed_boots == most
         if self._loss is None:

@@ -49,7 +49,7 @@ _MADE_OF = {
     "wasmtime": "wasmtime", "guest_paths": "the folders that the guest sees",
     "preload": "preloaded modules",
 }  # fmt: skip
-_COUNTS = ("tray", "clock_ns", "is_tripped", "cell")
+TRAY_BYTES = 32  # of its head, see worker/door.py
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ def _memory(log: PageLog, base: Base, folder: Path) -> Iterator[tuple[int, bytes
     """(first page, data) of all pages of the log's head that are not zero."""
     pages, step, zero = log[log.head].pages, CHUNK // PAGE, bytes(PAGE)
     with base.path(folder).open("rb") as image:
+        if os.fstat(image.fileno()).st_size < base.bytes:
+            raise SessionFileError(folder.name, "its base image is cut short")
         for page in range(0, pages, step):
             upto = min(pages, page + step)
             data = bytearray(os.pread(image.fileno(), (upto - page) * PAGE, page * PAGE))
@@ -230,23 +232,36 @@ def _check(found: Manifest) -> None:
     Raises:
         ValueError: It cannot have been written by `save`.
     """
-    notes = found.notes
+    notes, size = found.notes, found.pages * PAGE
     if type(found.pages) is not int or not 0 < found.pages <= MAX_PAGES or found.pages % 16:
         raise ValueError(f"{found.pages!r} pages")
-    for name in _COUNTS:
-        if type(notes[name]) is not int or notes[name] < 0:
+    for name, most in (("tray", size - TRAY_BYTES), ("clock_ns", 1 << 62), ("cell", 1 << 31)):
+        if type(notes[name]) is not int or not 0 <= notes[name] <= most:
             raise ValueError(f"{name} = {notes[name]!r}")
     fds = [*notes["fds"], *notes.get("gone", ())]
     if not all(type(fd) is int and 0 <= fd < 1 << 16 for fd in fds):
         raise ValueError("fds are no file descriptors")
-    if notes["stream"] not in ("stdout", "stderr") or type(notes["interrupts"]) is not bool:
-        raise ValueError("stream or interrupts")
-    if not all(at.isdecimal() and type(bits) is int for at, bits in notes["words"].items()):
-        raise ValueError("words are no numbers")
-    if not isinstance(found.made_of, dict) or not isinstance(found.saved_s, (int, float)):
-        raise ValueError("made_of or saved_s")  # noqa: TRY004 - one error for all
+    if notes["stream"] not in ("stdout", "stderr"):
+        raise ValueError("stream")
+    _check_interrupts(notes, size)
+    if not isinstance(found.made_of, dict) or not isinstance(found.kernel, str):
+        raise ValueError("made_of or kernel")  # noqa: TRY004 - one error for all
+    if type(found.saved_s) not in (int, float) or not 0 <= found.saved_s < 1 << 40:
+        raise ValueError("saved_s is no time")
     if not all(type(n) is int and isinstance(line, str) for n, line in found.cells):
         raise ValueError("cells")
+
+
+def _check_interrupts(notes: dict[str, Any], size: int) -> None:
+    """Checks where CPython's signal flags are said to be: the host writes there."""
+    words = notes["words"]
+    if type(notes["interrupts"]) is not bool or type(notes["is_tripped"]) is not int:
+        raise ValueError("interrupts or is_tripped")
+    for at, bits in words.items():
+        if not at.isdecimal() or int(at) > size - 4 or type(bits) is not int or not 0 < bits < 4:
+            raise ValueError("words are no flags")
+    if notes["interrupts"] and str(notes["is_tripped"]) not in words:
+        raise ValueError("is_tripped is none of the words")
 
 
 def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
@@ -263,7 +278,11 @@ def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
     """
     image = folder / IMAGE
     try:
-        with path.open("rb") as f, image.open("xb") as out:
+        f = path.open("rb")
+    except OSError as e:
+        raise SessionFileError(str(path), e.strerror or str(e)) from None
+    try:
+        with f, image.open("xb") as out:
             manifest, head = _manifest(path, f)
             _check_size(path, manifest, memory_bytes)
             out.truncate(manifest.pages * PAGE)

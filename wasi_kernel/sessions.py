@@ -54,25 +54,32 @@ def listed(cache: Path) -> list[Found]:
     """All sessions, oldest first."""
     found = []
     for path in launch.sessions_folder(cache).iterdir():
-        with contextlib.suppress(WasiKernelError, OSError, ValueError, TypeError):
+        with contextlib.suppress(WasiKernelError, OSError, ValueError, TypeError, AttributeError):
             found.append(_found(path))
     return sorted(found, key=lambda s: s.started_s)
 
 
 def _found(path: Path) -> Found:
     about = json.loads((path / launch.ABOUT).read_bytes())
+    if not isinstance(about, dict):
+        raise TypeError("no object")
     base = sessionfile.Base.load(path)
     log = PageLog(path, base.digest, read_only=True)
     try:
         head = log[log.head].notes if log.head else {}
         return Found(
-            path.name, folders.in_use(path), int(about.get("pid", 0)), str(about.get("name", "")),
-            str(about.get("folder", "")), str(about.get("connection_file", "")),
-            float(about.get("started_s", 0)), int(head.get("cell", 0)), str(head.get("line", "")),
-            len(log), log.size,
+            path.name, folders.in_use(path), int(about.get("pid", 0)),
+            plain(str(about.get("name", ""))), plain(str(about.get("folder", ""))),
+            str(about.get("connection_file", "")), float(about.get("started_s", 0)),
+            int(head.get("cell", 0)), plain(str(head.get("line", ""))), len(log), log.size,
         )  # fmt: skip
     finally:
         log.close()
+
+
+def plain(text: str) -> str:
+    """Text of a cell as a terminal may have it: what cannot be printed is shown as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def folder_of(cache: Path, ident: str) -> Path:
@@ -82,7 +89,8 @@ def folder_of(cache: Path, ident: str) -> Path:
         SessionFileError: There is none, or more than one.
     """
     base = launch.sessions_folder(cache)
-    matching = [s.id for s in listed(cache) if s.id.startswith(ident) or ident == s.name]
+    named = [s for s in listed(cache) if ident and (s.id.startswith(ident) or ident == s.name)]
+    matching = [s.id for s in named]
     if len(matching) != 1:
         what = "there is no such session" if not matching else f"it is one of {', '.join(matching)}"
         raise SessionFileError(ident, f"{what}; see wasi-kernel session list")

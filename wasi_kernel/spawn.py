@@ -90,16 +90,23 @@ class Nursery:
         """
         requests, their_requests = socket.socketpair()
         control, their_control = socket.socketpair()
-        with self._lock, their_requests, their_control:
-            fds = [their_requests.fileno(), their_control.fileno()]
-            socket.send_fds(self._socket, [b"!"], fds)
-            while not self._born:
-                self._hear()
-            return _Born(self, self._born.pop(), requests, control)
+        try:
+            with self._lock, their_requests, their_control:
+                fds = [their_requests.fileno(), their_control.fileno()]
+                socket.send_fds(self._socket, [b"!"], fds)
+                while not self._born:
+                    self._hear()
+                return _Born(self, self._born.pop(), requests, control)
+        except BaseException:  # raised again: nothing stays open
+            requests.close()
+            control.close()
+            raise
 
     def ended(self, pid: int) -> int | None:
         """The wait status of one of its workers, None while it runs."""
         with self._lock:
+            if self._socket.fileno() < 0:
+                raise ConnectionError("the nursery is closed")
             while pid not in self._ends and _readable(self._socket):
                 self._hear()
             return self._ends.get(pid)

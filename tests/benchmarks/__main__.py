@@ -1,12 +1,13 @@
 """Compares two installed kernels, side by side in one run: `python tests/benchmarks`.
 
-    python tests/benchmarks                         # all, about three minutes
+    python tests/benchmarks                         # all, about XXX minutes
     python tests/benchmarks start roundtrip -n 20   # two of them, 20 samples each
     python tests/benchmarks --json result.json
 
-Prints a Markdown table: medians, the 10th to the 90th percentile, and the ratio of the second
-kernel to the first. Run it on a machine that does nothing else; compare ratios, not times. The
-cache must be warm (`wasi-kernel prepare`).
+Prints Markdown tables: medians, the 10th to the 90th percentile, and the ratio of the second column
+to the first. What only this kernel has (time travel, sessions) is compared with doing without, or
+with what comes nearest natively, or stands alone. Run it on a machine that does nothing else;
+compare ratios, not times. The cache must be warm (`wasi-kernel prepare`); `save` needs dill.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import checkpointing
+import keeping
+import measures
 import report
 from kernels import own_folders
-from measures import MEASURES
+
+MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES
+"""Name on the command line -> benchmark."""
 
 PACKAGES = ("wasi-kernel", "ipykernel", "ipython", "jupyter_client", "pyzmq", "wasmtime")
 
@@ -69,7 +75,7 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             samples = measure.run(tuple(given.kernels), given.count or measure.count, folder)
             rows += [
-                report.Row(row, unit, samples[row], measure.aims.get(row))
+                report.Row(row, unit, samples[row], measure.aims.get(row), measure.limits.get(row))
                 for row, unit in measure.units.items()
             ]
     print(report.table(rows))

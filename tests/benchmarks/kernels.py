@@ -6,6 +6,7 @@ Knows nothing of either kernel but its name. Imports nothing of wasi_kernel.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import time
@@ -27,6 +28,8 @@ RECONNECT_MS = 1
 would round start times up on both sides."""
 
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+
+KERNELS = "JUPYTER_PATH"
 
 
 class KernelFailedError(Exception):
@@ -130,6 +133,35 @@ class Kernel:
             raise KernelFailedError(f"an interrupt of {code!r} gave {done.reply}")
         return done.seconds
 
+    def die(self, code: str) -> float:
+        """Seconds from sending a cell that ends the interpreter until the kernel can work again.
+
+        One whose process ends is restarted at once.
+
+        Raises:
+            KernelFailedError: The cell did not end it.
+        """
+        start = time.perf_counter()
+        request = self._client.execute(code)
+        while self._lives():
+            if self._client.shell_channel.socket.poll(1):
+                reply = self._client.get_shell_msg(timeout=TIMEOUT_S)
+                if not _answers(reply, request) or reply["content"]["status"] != "error":
+                    raise KernelFailedError(f"{code!r} gave {reply['content']}")
+                return time.perf_counter() - start
+        self._manager.restart_kernel(now=True)
+        request = self._client.kernel_info()
+        while not self._client.shell_channel.socket.poll(10):  # lost, if sent to the old one
+            request = self._client.kernel_info()
+        self._client.get_shell_msg(timeout=TIMEOUT_S)
+        seconds = time.perf_counter() - start
+        self.wait_for_iopub()
+        return seconds
+
+    def _lives(self) -> bool:
+        process = psutil.Process(self._pid)
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
     def _collect(self, request: str, start_s: float) -> Executed:
         outputs = []
         while not _ends(message := self._client.get_iopub_msg(timeout=TIMEOUT_S), request):
@@ -171,12 +203,16 @@ class Kernel:
             raise KernelFailedError(f"nothing known of {code!r}")
         return seconds
 
-    def memory_bytes(self) -> tuple[int, int]:
-        """USS and PSS of the kernel's process and all its descendants together."""
+    @property
+    def _pid(self) -> int:
         provisioner = self._manager.provisioner
         if provisioner is None:
             raise KernelFailedError("the kernel has no process")
-        first = psutil.Process(provisioner.pid)
+        return int(provisioner.pid)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """USS and PSS of the kernel's process and all its descendants together."""
+        first = psutil.Process(self._pid)
         infos = [p.memory_full_info() for p in (first, *first.children(recursive=True))]
         return sum(info.uss for info in infos), sum(info.pss for info in infos)
 
@@ -211,6 +247,14 @@ def started(name: str, folder: Path) -> Iterator[Kernel]:
             client.stop_channels()
 
 
+def specify(name: str, argv: list[str]) -> None:
+    """Makes a kernelspec, for the time of `own_folders`."""
+    folder = Path(os.environ[KERNELS].split(os.pathsep)[0], "kernels", name)
+    folder.mkdir(parents=True)
+    spec = {"argv": argv, "display_name": name, "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
 @contextlib.contextmanager
 def own_folders() -> Iterator[Path]:
     """A folder to work in; Jupyter's and IPython's folders and the history are beside it.
@@ -225,8 +269,9 @@ def own_folders() -> Iterator[Path]:
             "IPYTHONDIR": "ipython",
             "WASI_KERNEL_HISTORY": "history.sqlite",
         }
-        before = {name: os.environ.get(name) for name in (*folders, NO_BYTECODE)}
+        before = {name: os.environ.get(name) for name in (*folders, NO_BYTECODE, KERNELS)}
         os.environ.pop(NO_BYTECODE, None)
+        os.environ[KERNELS] = os.pathsep.join([f"{home}/share", os.environ.get(KERNELS, "")])
         os.environ.update({name: os.path.join(home, path) for name, path in folders.items()})
         try:
             work = Path(home, "work")

@@ -1,10 +1,10 @@
-"""What is measured, each on both kernels in turn (A B A B ...), as samples by row of the table."""
+"""What is measured of kernels, on both in turn (A B A B ...), as samples by row of the table."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernels import KernelFailedError, started
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from kernels import Kernel
 
-    Samples = dict[str, dict[str, list[float]]]
-    """Row of the table -> kernel name -> samples, in the row's unit."""
+Samples = dict[str, dict[str, list[float]]]
+"""Row of the table -> column (a kernel's name) -> samples, in the row's unit."""
 
 MS, S, MIB = "ms", "s", "MiB"
 LINES = 200_000
@@ -40,19 +40,22 @@ class Measure:
         count: How often, by default.
         units: Unit of each of its rows.
         aims: Ratio of the second kernel to the first that is aimed at, for rows that have one.
+        limits: The most that the last column should be, in the row's unit, for rows that have one.
     """
 
     run: Callable[[tuple[str, ...], int, Path], Samples]
     count: int
     units: dict[str, str]
     aims: dict[str, float]
+    limits: dict[str, float] = field(default_factory=dict)
 
 
-def _add(samples: Samples, row: str, name: str, value: float) -> None:
+def add(samples: Samples, row: str, name: str, value: float) -> None:
+    """Adds one sample."""
     samples.setdefault(row, {}).setdefault(name, []).append(value)
 
 
-def _pair(stack: contextlib.ExitStack, names: tuple[str, ...], folder: Path) -> dict[str, Kernel]:
+def pair(stack: contextlib.ExitStack, names: tuple[str, ...], folder: Path) -> dict[str, Kernel]:
     """One kernel of each name, all of them running and listened to."""
     kernels = {name: stack.enter_context(started(name, folder)) for name in names}
     for kernel in kernels.values():
@@ -69,8 +72,8 @@ def _start(names: tuple[str, ...], count: int, folder: Path) -> Samples:
                 kernel.evaluate("1 + 1")
                 result_s = kernel.age_s()
             if k >= 0:
-                _add(samples, "process start to kernel_info", name, 1000 * kernel.info_s)
-                _add(samples, "process start to first result", name, 1000 * result_s)
+                add(samples, "process start to kernel_info", name, 1000 * kernel.info_s)
+                add(samples, "process start to first result", name, 1000 * result_s)
     return samples
 
 
@@ -85,15 +88,15 @@ def _import(names: tuple[str, ...], count: int, folder: Path) -> Samples:
                 kernel.evaluate("__import__('pandas')")
                 start_s = kernel.age_s()
             if k >= 0:
-                _add(samples, "first cell is `import pandas`", name, 1000 * cell_s)
-                _add(samples, "process start to pandas imported", name, 1000 * start_s)
+                add(samples, "first cell is `import pandas`", name, 1000 * cell_s)
+                add(samples, "process start to pandas imported", name, 1000 * start_s)
     return samples
 
 
 def _roundtrip(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     samples: Samples = {}
     with contextlib.ExitStack() as stack:
-        kernels = _pair(stack, names, folder)
+        kernels = pair(stack, names, folder)
         for kernel in kernels.values():
             kernel.execute("x = 1")
             for _ in range(BLOCK):
@@ -102,7 +105,7 @@ def _roundtrip(names: tuple[str, ...], count: int, folder: Path) -> Samples:
             for name, kernel in kernels.items():
                 for _ in range(min(BLOCK, count - done)):
                     seconds = kernel.execute("x").seconds
-                    _add(samples, "`x`, until reply and idle", name, 1000 * seconds)
+                    add(samples, "`x`, until reply and idle", name, 1000 * seconds)
     return samples
 
 
@@ -111,20 +114,20 @@ def _lines(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     code = f"for i in range({LINES}): print(i)"
     expected = "".join(f"{i}\n" for i in range(LINES))
     with contextlib.ExitStack() as stack:
-        kernels = _pair(stack, names, folder)
+        kernels = pair(stack, names, folder)
         for _ in range(count):
             for name, kernel in kernels.items():
                 done = kernel.execute(code)
                 if done.text != expected:
                     raise KernelFailedError(f"{name} lost or changed printed lines")
-                _add(samples, f"{LINES:,} printed lines", name, done.seconds)
+                add(samples, f"{LINES:,} printed lines", name, done.seconds)
     return samples
 
 
 def _display(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     samples: Samples = {}
     with contextlib.ExitStack() as stack:
-        kernels = _pair(stack, names, folder)
+        kernels = pair(stack, names, folder)
         for kernel in kernels.values():
             kernel.execute("from IPython.display import display")
             kernel.execute(f"data = {{'text/plain': 'x' * {DISPLAY_BYTES}}}")
@@ -134,7 +137,7 @@ def _display(names: tuple[str, ...], count: int, folder: Path) -> Samples:
                 (_, content), *_ = done.outputs
                 if len(content["data"]["text/plain"]) != DISPLAY_BYTES:
                     raise KernelFailedError(f"{name} did not show all of a display")
-                _add(samples, "display of 10 MB", name, 1000 * done.seconds)
+                add(samples, "display of 10 MB", name, 1000 * done.seconds)
     return samples
 
 
@@ -145,29 +148,29 @@ def _interrupt(names: tuple[str, ...], count: int, folder: Path) -> Samples:
         "interrupt of time.sleep": RUNNING + "time.sleep(60)",
     }
     with contextlib.ExitStack() as stack:
-        kernels = _pair(stack, names, folder)
+        kernels = pair(stack, names, folder)
         for row, code in cells.items():
             for kernel in kernels.values():
                 kernel.interrupt(code)
             for _ in range(count):
                 for name, kernel in kernels.items():
-                    _add(samples, row, name, 1000 * kernel.interrupt(code))
+                    add(samples, row, name, 1000 * kernel.interrupt(code))
     return samples
 
 
 def _help(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     samples: Samples = {}
     with contextlib.ExitStack() as stack:
-        kernels = _pair(stack, names, folder)
+        kernels = pair(stack, names, folder)
         for kernel in kernels.values():
             kernel.execute("import pandas; table = pandas.DataFrame({'a': [1, 2], 'b': [3, 4]})")
         for _ in range(count):
             for name, kernel in kernels.items():
                 seconds = kernel.complete("table.")
-                _add(samples, "completion of `table.`", name, 1000 * seconds)
+                add(samples, "completion of `table.`", name, 1000 * seconds)
             for name, kernel in kernels.items():
                 seconds = kernel.inspect("table.groupby")
-                _add(samples, "inspection of `table.groupby`", name, 1000 * seconds)
+                add(samples, "inspection of `table.groupby`", name, 1000 * seconds)
     return samples
 
 
@@ -185,8 +188,8 @@ def _memory(names: tuple[str, ...], count: int, folder: Path) -> Samples:
                         time.sleep(SETTLE_S)
                         uss, pss = kernel.memory_bytes()
                         which = {2: "second", 10: "tenth"}[k]
-                        _add(samples, f"USS of the {which} idle kernel", name, uss / 2**20)
-                        _add(samples, f"PSS of the {which} idle kernel", name, pss / 2**20)
+                        add(samples, f"USS of the {which} idle kernel", name, uss / 2**20)
+                        add(samples, f"PSS of the {which} idle kernel", name, pss / 2**20)
     return samples
 
 

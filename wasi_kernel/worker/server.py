@@ -205,6 +205,7 @@ class Server:
             if said.get("status") != "ok":
                 raise GuestLost("GuestDesynchronized", f"its return failed: {said.get('evalue')}")
         said["session"], said["damage"] = kept, self._keeper.damage
+        said["starts"] = not self._keeper.head and self._keeper.checkpoints is not None
         said["problem"] = self._keeper.failure
         self._link.send_frame(Frame("boot_reply", said, self._boot.request))
         if not self._keeper.head:

@@ -198,6 +198,13 @@ class Agent:
         finally:
             self._task = None
 
+    def begin_work(self) -> None:
+        """From here on an interrupt is for what is being done; so is one that came just before."""
+        self.busy, self.reading = True, False
+        if self.early:
+            self.early = False
+            raise KeyboardInterrupt
+
     def rest(self) -> None:
         """Makes ready for the next request, whatever the last one has changed."""
         signal.signal(signal.SIGINT, self.on_sigint)
@@ -311,10 +318,7 @@ class Agent:
 
         content = frame.content
         self.inputs.allowed = False  # only a cell's front end answers questions
-        self.busy, self.reading = True, False
-        if self.early:
-            self.early = False
-            raise KeyboardInterrupt
+        self.begin_work()
         if frame.type == "execute_request":
             self.execute(frame)
         elif frame.type == "complete_request":
@@ -408,6 +412,7 @@ def _boot(frame: Frame) -> None:
     elif content["phase"] == "save":
         from wasi_agent import timetravel
 
+        _agent[0].begin_work()
         reply["saved"] = timetravel.take_file(_door, content["path"])
     elif content["phase"] == "look":
         from wasi_agent import variables

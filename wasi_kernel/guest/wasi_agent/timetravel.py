@@ -190,9 +190,9 @@ class TimeMagics(Magics):
         if not path:
             raise UsageError("%save_session wants a path: %save_session /tmp/work.session")
         path = os.path.abspath(os.path.expanduser(path))
-        with open(f"{path}.new", "wb"):  # can it be written? an error is better told now
-            pass
-        os.remove(f"{path}.new")
+        fd, new = _new_beside(path)  # can it be written? an error is better told now
+        os.close(fd)
+        os.remove(new)
         self._ask("save", path=path)
 
     @line_magic
@@ -241,11 +241,19 @@ def install(shell: ZMQInteractiveShell) -> TimeMagics:
     return magics
 
 
+def _new_beside(path: str) -> tuple[int, str]:
+    """(descriptor, path) of a new file in the folder of `path`."""
+    import tempfile
+
+    return tempfile.mkstemp(prefix=".saving-", dir=os.path.dirname(path) or ".")
+
+
 def take_file(door: Door, path: str) -> int:
     """Writes the file that the host hands over to `path`, whole or not at all; its bytes."""
-    new, written = f"{path}.new", 0
+    fd, new = _new_beside(path)
+    written = 0
     try:
-        with open(new, "wb") as f:
+        with os.fdopen(fd, "wb") as f:
             while data := door.ask("checkpoint_request", {"op": "take"}).buffers[0]:
                 written += f.write(data)
         os.replace(new, path)
