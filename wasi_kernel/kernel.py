@@ -320,6 +320,7 @@ class WasiKernel(Kernel):
     async def _fork(self, name: str, parent: dict[str, Any]) -> None:
         """Starts a second kernel from this moment, and says how to reach it."""
         try:
+            self._forks = [fork for fork in self._forks if fork.returncode is None]
             if len(self._forks) >= MAX_FORKS:
                 raise SessionFileError(name, f"a kernel has at most {MAX_FORKS} forks")
             folder = await self.sandbox.forked(name)
