@@ -176,7 +176,7 @@ def test_the_first_grant_that_is_refused_is_named(home: Path, cache: Path):
 def test_a_policy_that_grants_a_protected_folder_starts_no_session(home: Path, folder: str):
     path = str(Path(folder).expanduser())
     with pytest.raises(PolicyError) as caught:
-        launch.settings(Policy(grants=(Grant(path, "/data"),)), None).scratch.remove()
+        launch.settings(Policy(grants=(Grant(path, "/data"),)), None).release()
     assert (caught.value.key, caught.value.value) == ("grants[0].host_path", path)
 
 
@@ -186,9 +186,9 @@ def test_a_working_folder_that_is_protected_is_left_out_with_a_notice(home: Path
         assert given.work is None
         assert "keys (~/.ssh)" in given.notices[0]
     finally:
-        given.scratch.remove()
+        given.release()
     given = launch.settings(Policy(), home / "notebooks")
     try:
         assert (given.work, given.notices) == (str(home / "notebooks"), ())
     finally:
-        given.scratch.remove()
+        given.release()

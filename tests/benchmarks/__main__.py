@@ -1,6 +1,6 @@
 """Compares two installed kernels, side by side in one run: `python tests/benchmarks`.
 
-    python tests/benchmarks                         # all, about XXX minutes
+    python tests/benchmarks                         # all, about eight minutes
     python tests/benchmarks start roundtrip -n 20   # two of them, 20 samples each
     python tests/benchmarks --json result.json
 

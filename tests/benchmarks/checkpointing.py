@@ -34,7 +34,7 @@ WRITING = {
         "import numpy, pandas; data = numpy.random.default_rng(0)",
         "table = pandas.DataFrame(data.random((100_000, 4)))",
     ),
-    "an array of 100 MB": ("import numpy", "array = numpy.ones(12_500_000)"),
+    "an array of 100 MB": ("import numpy; k = 0", "k += 1; array = numpy.full(12_500_000, k / 7)"),
 }
 """What a checkpoint is measured of: cell before it, cell."""
 
