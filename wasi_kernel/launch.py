@@ -267,7 +267,6 @@ def fork(given: Settings, name: str) -> str:
         OSError: There is no room.
     """
     from wasi_kernel import sessionfile
-    from wasi_kernel.pagelog import PageLog
 
     if given.checkpoints is None:
         raise SessionFileError("here", "checkpoints are switched off (checkpoints.enabled)")
@@ -278,16 +277,38 @@ def fork(given: Settings, name: str) -> str:
         if base.own:
             os.link(source / sessionfile.IMAGE, folder.path / sessionfile.IMAGE)
         base.store(folder.path)
-        log = PageLog(source, base.digest, read_only=True)
-        try:
-            log.fork(folder.path)
-        finally:
-            log.close()
+        _fork_log(source, base.digest, folder.path)
         _leave_files(given.scratch.path, folder.path)
         folder.keep(f"fork {name}")
     finally:
         folder.release()
     return folder.path.name
+
+
+def _fork_log(source: Path, digest: str, folder: Path) -> None:
+    """Makes `folder` a log with the past of the one in `source`, which may be dropping some of it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    from wasi_kernel.pagelog import ORIGIN, SUFFIX, PageLog
+
+    for attempt in range(FORK_ATTEMPTS):
+        log = PageLog(source, digest, read_only=True)
+        try:
+            log.fork(folder)
+        except FileNotFoundError:  # a segment was dropped meanwhile
+            if attempt == FORK_ATTEMPTS - 1:
+                raise
+            for path in (folder / ORIGIN, *folder.glob(f"*{SUFFIX}")):
+                path.unlink(missing_ok=True)
+        else:
+            return
+        finally:
+            log.close()
+
+
+FORK_ATTEMPTS = 10
 
 
 def forget_fork(given: Settings, name: str) -> None:

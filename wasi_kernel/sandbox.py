@@ -151,6 +151,7 @@ class Sandbox:
         self._closed = False
         self._failure: Exception | None = None
         self._nursery: spawn.Nursery | None = None
+        self._forking = threading.Lock()
         self._closed_files: list[str] = []  # that nobody was told of
         self._settings = launch.settings(self._policy, self._work, begin)
         self._count = self._settings.cells
@@ -401,8 +402,9 @@ class Sandbox:
             SessionFileError: There are no checkpoints, or the session's files are too many.
         """
         self._wait(self._kept())
-        if self._nursery is None:
-            self._nursery = spawn.Nursery()
+        with self._forking:
+            if self._nursery is None:
+                self._nursery = spawn.Nursery()
         folder = launch.fork(self._settings, "sandbox")
         worker = None
         try:
@@ -483,8 +485,15 @@ class Sandbox:
                 forks.put(fork)
 
         with ThreadPoolExecutor(count) as pool, contextlib.ExitStack() as open_forks:
-            for fork in pool.map(lambda _: self._own_fork(), range(count)):
-                forks.put(open_forks.enter_context(fork))
+            starting = [pool.submit(self._own_fork) for _ in range(count)]
+            failures = []
+            for start in starting:
+                if (failure := start.exception()) is None:
+                    forks.put(open_forks.enter_context(start.result()))
+                else:
+                    failures.append(failure)
+            if failures:
+                raise failures[0]
             futures = [pool.submit(one, item) for item in todo]
             try:
                 return [future.result() for future in futures]
@@ -495,7 +504,11 @@ class Sandbox:
     def _own_fork(self) -> Sandbox:
         """A fork with random numbers of its own."""
         fork = self.fork()
-        fork._wait(fork._evaluate("reseed()", "reseed"))  # noqa: SLF001 - of the same class
+        try:
+            fork._wait(fork._evaluate("reseed()", "reseed"))  # noqa: SLF001 - of the same class
+        except BaseException:  # raised again: no fork is left behind
+            fork.close()
+            raise
         return fork
 
     # -- the end -----------------------------------------------------------------------------

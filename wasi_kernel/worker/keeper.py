@@ -23,7 +23,7 @@ from wasi_kernel.errors import (
     UnknownCheckpointError,
 )
 from wasi_kernel.frames import Frame
-from wasi_kernel.pagelog import SUFFIX
+from wasi_kernel.pagelog import ORIGIN, SUFFIX
 from wasi_kernel.sessionfile import Base
 from wasi_kernel.worker import THREAD_STACK_EXTRA, prepare
 from wasi_kernel.worker import engine as engines
@@ -160,8 +160,8 @@ class Keeper:
                 self.checkpoints = self._begin(folder, self._base)
             except PageLogError as e:  # of an image that is gone: of no use any more
                 self._damage = f"Checkpoints were dropped: {e}"
-                for path in folder.glob(f"*{SUFFIX}"):
-                    path.unlink()
+                for path in (folder / ORIGIN, *folder.glob(f"*{SUFFIX}")):
+                    path.unlink(missing_ok=True)
                 self.checkpoints = self._begin(folder, self._base)
             self._base.store(folder)
         except OSError as e:
