@@ -104,7 +104,7 @@ def test_questions_that_nobody_answers_do_not_pile_up(box):
     asked = []
     r = box.run(code, input=lambda prompt, hidden: (asked.append(1), "")[1])
     assert r.text == "999"
-    assert len(asked) == 1
+    assert len(asked) <= 1  # none if the run was over before the caller was asked
 
 
 def test_an_error_whose_text_cannot_be_made_is_shown(box):

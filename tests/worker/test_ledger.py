@@ -71,7 +71,7 @@ class Files:
         )
 
     def ledger(self) -> list[int]:
-        return self.probe.guest._switchboard.open_fds()
+        return self.probe.guest._switchboard.open_fds()[0]
 
     def native(self, below: int = 80) -> list[int]:
         """The fds that the native WASI has, without the preopened one."""

@@ -57,7 +57,7 @@ class Asked:
 
     def noted(self) -> tuple[Any, ...]:
         travel = self.travel
-        return travel.target, travel.name, travel.save, travel.fork
+        return travel.target, (travel.names or [None])[-1], travel.save, travel.fork
 
     def ask(self, op: Any, **content: Any) -> dict[str, Any]:
         """The answer, which is what any answer must be."""
