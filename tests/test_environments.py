@@ -51,6 +51,7 @@ def test_the_bundle_holds_the_agent_and_ipython(bundle: Path):
         "wasi_agent/__init__.py", "wasi_agent/agent.py", "wasi_agent/door.py",
         "wasi_agent/frames.py", "IPython/__init__.py", "IPython/core/interactiveshell.py",
         "traitlets/__init__.py", "comm/__init__.py", "matplotlib_inline/backend_inline.py",
+        "ipywidgets/__init__.py", "tqdm/notebook.py",
     ):  # fmt: skip
         assert (bundle / name).is_file(), name
 

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from wasi_kernel.errors import PolicyError
-from wasi_kernel.policy import HOME, MIB, PRELOAD, RESERVED, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.policy import (
+    FRONTENDS,
+    HOME,
+    MIB,
+    PRELOAD,
+    RESERVED,
+    TMP,
+    WORK,
+    Grant,
+    Limits,
+    Policy,
+)
 
 
 def refused(**data: Any) -> PolicyError:
@@ -99,6 +110,35 @@ def test_an_environment_variable_has_a_name_and_no_nul(name: str, value: str):
 def test_a_preloaded_module_has_a_dotted_name(module: str):
     error = refused(preload=["json", module])
     assert (error.key, error.value) == ("preload[1]", module)
+
+
+def test_the_front_end_is_isolated_unless_said_otherwise():
+    assert Policy().frontend == "isolated"
+    assert Policy().frontend_mimes == ()
+    given = Policy(frontend="text", frontend_mimes=("application/vnd.x.v1+json",))
+    assert Policy.from_dict(given.to_dict()) == given
+
+
+@pytest.mark.parametrize("value", ["", "Isolated", "open", None, True, ["text"]])
+def test_there_are_three_kinds_of_front_end(value: object):
+    error = refused(frontend=value)
+    assert (error.key, error.value) == ("frontend", value)
+    assert all(name in error.allowed for name in FRONTENDS)
+
+
+@pytest.mark.parametrize(
+    "mime",
+    ["", "text", "text/", "Text/X", "text/x y", "text/x\n", "text/html", "image/svg+xml",
+     "application/javascript", "text/javascript"],
+)  # fmt: skip
+def test_further_types_are_types_and_run_nothing(mime: str):
+    error = refused(frontend_mimes=["application/x-ok", mime])
+    assert (error.key, error.value) == ("frontend_mimes[1]", mime)
+
+
+@pytest.mark.parametrize("value", ["application/x-ok", None, [1]])
+def test_further_types_are_a_list_of_texts(value: object):
+    assert refused(frontend_mimes=value).key.startswith("frontend_mimes")
 
 
 @pytest.mark.parametrize(

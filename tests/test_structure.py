@@ -17,15 +17,23 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "records", "folders"),
-    ("spawn", "policy", "caches", "frontend", "pagelog", "kernelspecs"),
-    ("runtimes", "environments", "grants", "timeline", "sessionfile"),
+    ("errors", "frames", "history", "records", "folders", "filters"),
+    ("spawn", "policy", "caches", "pagelog", "kernelspecs"),
+    ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("launch",),
     ("session", "sessions", "connection"),
     ("sandbox", "kernel", "cli"),
     ("__main__",),
 )
 """Modules of the host side, lowest first. A module imports only what stands below it."""
+
+FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("css", "terminal", "latex", "charts", "vega", "shapes"),
+    ("addresses", "enclosure", "svg", "widgets"),
+    ("markup", "markdown"),
+    ("bundles",),
+)
+"""Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine"),
@@ -49,6 +57,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "ipykernel": ("wasi_kernel.kernel",),
     "jupyter_client": ("wasi_kernel.connection", "wasi_kernel.kernel", "wasi_kernel.__main__"),
     "IPython": ("wasi_agent.",),
+    "nh3": ("wasi_kernel.filters.markup",),
 }
 """Outside packages and the only modules (or, with a dot at the end, packages) that import them."""
 
@@ -109,10 +118,16 @@ def _layering(module: str, target: str) -> str | None:
         here, there = rank(WORKER_LAYERS, mine[-1]), rank(WORKER_LAYERS, theirs[-1])
         if theirs == ["worker"]:
             return None
+    elif mine[:1] == ["filters"] == theirs[:1]:
+        if theirs == ["filters"]:
+            return None
+        here, there = rank(FILTER_LAYERS, mine[-1]), rank(FILTER_LAYERS, theirs[-1])
+    elif mine[:1] == ["filters"] and theirs == ["frames"]:
+        return None
     else:
         if theirs[:1] == ["worker"]:
             return "is imported by nobody outside worker/"
-        here, there = rank(LAYERS, mine[-1]), rank(LAYERS, theirs[-1])
+        here, there = rank(LAYERS, mine[0]), rank(LAYERS, theirs[0])
     if here is None or there is None:
         return "has no place in the table of layers"
     return None if there < here else "does not stand below"
@@ -150,9 +165,11 @@ def test_the_package_keeps_to_the_rules():
 
 def test_every_module_has_its_place():
     names = {n.removeprefix("wasi_kernel.") for n in sources() if n.startswith("wasi_kernel.")}
-    host = {n for n in names if not n.startswith("worker")}
+    host = {n for n in names if not n.startswith(("worker", "filters."))}
+    filters = {n.removeprefix("filters.") for n in names if n.startswith("filters.")}
     worker = {n.removeprefix("worker.") for n in names if n.startswith("worker.")}
     assert host == {n for layer in LAYERS for n in layer}
+    assert filters == {n for layer in FILTER_LAYERS for n in layer}
     assert worker == {n for layer in WORKER_LAYERS for n in layer}
 
 
@@ -203,6 +220,13 @@ def test_the_public_names_are_loaded_late():
             "wasi_kernel.worker.door",
         ),
         ("wasi_kernel.worker.door", "from wasi_kernel import session", "wasi_kernel.session"),
+        ("wasi_kernel.worker.door", "import wasi_kernel.filters.css", "wasi_kernel.filters.css"),
+        ("wasi_kernel.filters.css", "from wasi_kernel import policy", "wasi_kernel.policy"),
+        (
+            "wasi_kernel.filters.css",
+            "from wasi_kernel.filters import markup",
+            "wasi_kernel.filters.markup",
+        ),
         ("wasi_kernel.newcomer", "from wasi_kernel import errors", "wasi_kernel.errors"),
     ],
 )

@@ -52,7 +52,11 @@ def _kernel(argv: list[str]) -> None:
     from wasi_kernel.policy import Policy
 
     given, argv = _options(argv)
-    policy = Policy(restart_keeps_state="--restart-keeps-state" in given)
+    policy = Policy(
+        restart_keeps_state="--restart-keeps-state" in given,
+        frontend=given.get("--frontend", "isolated"),
+        frontend_mimes=tuple(filter(None, given.get("--frontend-mimes", "").split(","))),
+    )
     connection = _value(argv, "-f")
     begin = launch.FRESH
     if "--resume" in given:
@@ -72,6 +76,7 @@ def _kernel(argv: list[str]) -> None:
 
 OPTIONS = {
     "--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0, "--on-terminal": 0,
+    "--frontend": 1, "--frontend-mimes": 1,
 }  # fmt: skip
 """What `kernel` takes beside Jupyter's own options, and how many values follow."""
 

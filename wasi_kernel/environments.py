@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 BUNDLE = "/usr/lib/wasi-kernel"
 """Guest path of the bundle."""
 
-ROOTS = ("ipython", "matplotlib-inline", "comm")
+ROOTS = ("ipython", "matplotlib-inline", "comm", "ipywidgets", "tqdm")
 
-HOST_ONLY = frozenset({"psutil", "pexpect", "ptyprocess", "prompt-toolkit", "wcwidth", "colorama"})
-"""Requirements of IPython that serve terminals and processes, which a guest has none of."""
+HOST_ONLY = frozenset({
+    "psutil", "pexpect", "ptyprocess", "prompt-toolkit", "wcwidth", "colorama",
+    "jupyterlab-widgets", "widgetsnbextension",
+})  # fmt: skip
+"""Requirements that serve terminals, processes and browsers, which a guest has none of."""
 
 GUEST_MARKERS = {
     "os_name": "posix",

@@ -70,8 +70,14 @@ TYPES = (
     # what a nursery says of the workers that it forks
     "worker_born",
     "worker_ended",
+    # what the kernel holds back of a guest's output, asked for by the guest
+    "frontend_request",
+    "frontend_reply",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
+
+QUESTIONS = {"input_request": "input_reply", "frontend_request": "frontend_reply"}
+"""What a guest may ask the kernel while a request of the kernel's is in progress."""
 
 INDEX = {name: k for k, name in enumerate(TYPES)}
 MAX_FRAME_BYTES = 256 << 20

@@ -26,9 +26,10 @@ from ipykernel.subshell_manager import UnknownSubshellError
 from jupyter_core.paths import jupyter_runtime_dir
 from zmq.eventloop.zmqstream import ZMQStream
 
-from wasi_kernel import __version__, frontend
+from wasi_kernel import __version__
 from wasi_kernel.connection import Connection
 from wasi_kernel.errors import GuestLost, SessionFileError, WasiKernelError
+from wasi_kernel.frontend import Frontend
 from wasi_kernel.history import History
 from wasi_kernel.session import Session
 
@@ -84,6 +85,10 @@ class WasiKernel(Kernel):
         super().__init__(**kwargs)
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._comm
+        policy = self._settings.policy
+        self._frontend = Frontend(
+            policy.frontend, policy.frontend_mimes, output_characters=policy.limits.output_bytes
+        )
         self._history = History()
         self._count: int = self._settings.cells + 1
         self._display_id = 0
@@ -124,6 +129,7 @@ class WasiKernel(Kernel):
     def language_info(self) -> dict[str, object]:  # type: ignore[override]
         """The guest's Python; its version is known from its first boot on."""
         version = self._sandbox.facts.get("version", "3") if self._sandbox else "3"
+        version = self._frontend.note(str(version)[:20])  # a command build's guest says it itself
         return {
             "name": "python",
             "version": version,
@@ -252,7 +258,8 @@ class WasiKernel(Kernel):
                     count, silent=silent, store_history=store_history, allow_stdin=allow_stdin
                 ),
             )  # fmt: skip
-            reply = frontend.execute_reply(frame.content, count)
+            reply = self._frontend.execute_reply(frame.content, count)
+            self._tell_notes(parent)
             if store_history and isinstance(frame.content.get("ran"), str):
                 self._soon(self._history.add_run, count, frame.content["ran"])
             self._greet(parent)
@@ -278,7 +285,7 @@ class WasiKernel(Kernel):
                 self._later(self._ask(frame, parent, ident))
                 return
             if frame.type == "execute_result" and store_history:
-                plain = frontend.plain_text(frame.content)
+                plain = self._frontend.plain_text(frame.content)
                 if plain is not None:
                     self._soon(self._history.add_output, count, plain)
             if not (silent and frame.type in ("execute_result", "error")):
@@ -291,7 +298,7 @@ class WasiKernel(Kernel):
         if not self._greeted:
             self._greeted = True
             closed = self.sandbox.closed_files
-            files = [f"no longer open: {', '.join(map(frontend.text, closed))}"] if closed else []
+            files = [f"no longer open: {', '.join(closed)}"] if closed else []
             for notice in (*self._settings.notices, *files):
                 self._note(notice, parent)
         if self.sandbox.problem != self._told:
@@ -301,13 +308,14 @@ class WasiKernel(Kernel):
 
     def _note(self, text: str, parent: dict[str, Any]) -> None:
         """A line of this kernel's own, in the cell's standard error."""
-        content = {"name": "stderr", "text": f"[wasi-kernel] {text}.\n"}
+        content = {"name": "stderr", "text": f"[wasi-kernel] {self._frontend.note(text)}.\n"}
         self._send("stream", content, parent)
 
     def _failure(
         self, ename: str, evalue: str, parent: dict[str, Any], count: int, *, silent: bool
     ) -> dict[str, Any]:
         """The error of a cell that the guest could not answer for."""
+        evalue = self._frontend.note(evalue)
         traceback = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
         error = {"ename": ename, "evalue": evalue, "traceback": traceback}
         if not silent:
@@ -331,7 +339,7 @@ class WasiKernel(Kernel):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(path),
-            "--take-up", folder, "--name", name,
+            "--take-up", folder, "--name", name, *self._settings.frontend_options,
             env={**os.environ, "JPY_PARENT_PID": str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -372,20 +380,25 @@ class WasiKernel(Kernel):
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
         """Publishes what the guest wants to show."""
-        if frame.type == "input_request":  # nobody is there to be asked: end of file
-            self._later(self.sandbox.answer_input(frame.request, "\x04"))
+        if self.sandbox.answer_unasked(frame, self._frontend):
             return
         try:
-            content = frontend.output(frame, count)
+            content = self._frontend.output(frame, count)
+            self._tell_notes(parent)
             if content is None:
                 return
             self._send(
                 frame.type, content, parent,
-                metadata=frontend.clean(frame.metadata), buffers=list(frame.buffers),
+                metadata=self._frontend.metadata(frame), buffers=list(frame.buffers),
             )  # fmt: skip
         except (ValueError, TypeError, RecursionError) as e:
             text = f"[wasi-kernel] a {frame.type} was dropped: it cannot be sent ({e})\n"
             self._send("stream", {"name": "stderr", "text": text}, parent)
+
+    def _tell_notes(self, parent: dict[str, Any]) -> None:
+        """Says what was refused of what shows nothing by itself."""
+        for note in self._frontend.take_notes():
+            self._note(note, parent)
 
     # -- input -------------------------------------------------------------------------------
 
@@ -395,7 +408,7 @@ class WasiKernel(Kernel):
         while sock.poll(0):  # answers to questions that were interrupted
             sock.recv_multipart()
         content = {
-            "prompt": frontend.text(frame.content.get("prompt", "")),
+            "prompt": self._frontend.prompt(frame.content.get("prompt", "")),
             "password": bool(frame.content.get("password")),
         }
         self._wire.send(sock, "input_request", content, parent, ident=ident)
@@ -406,7 +419,7 @@ class WasiKernel(Kernel):
                 continue
             _, reply = self._wire.recv(sock)
             if reply is not None:
-                value = frontend.text(reply["content"].get("value", ""))
+                value = self._frontend.text(reply["content"].get("value", ""))
                 await sandbox.answer_input(asked, value)
                 return
 
@@ -433,7 +446,7 @@ class WasiKernel(Kernel):
         said = await self._ask_guest("complete_request", {"code": code, "cursor_pos": position})
         if said is None:
             said = {"status": "ok", "cursor_start": position, "cursor_end": position}
-        return frontend.complete_reply(said, len(code))
+        return self._frontend.complete_reply(said, len(code))
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
@@ -446,12 +459,12 @@ class WasiKernel(Kernel):
             "omit_sections": sorted(omit_sections),
         }
         said = await self._ask_guest("inspect_request", content)
-        return frontend.inspect_reply({"status": "ok"} if said is None else said)
+        return self._frontend.inspect_reply({"status": "ok"} if said is None else said)
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Would this code run, or does it want another line?"""
         said = await self._ask_guest("is_complete_request", {"code": code})
-        return frontend.is_complete_reply({} if said is None else said)
+        return self._frontend.is_complete_reply({} if said is None else said)
 
     async def do_history(
         self,
@@ -476,12 +489,12 @@ class WasiKernel(Kernel):
             rows = history.search(pattern or "*", n, output=output, unique=unique, raw=raw)
         else:
             rows = []
-        return {"status": "ok", "history": rows}
+        return {"status": "ok", "history": list(map(self._frontend.history_row, rows))}
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Which comms are open in the guest."""
         said = await self._ask_guest("comm_info_request", dict(parent["content"]))
-        content = frontend.comm_info_reply({} if said is None else said)
+        content = self._frontend.comm_info_reply({} if said is None else said)
         self._wire.send(stream, "comm_info_reply", content, parent, ident)
 
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:

@@ -93,6 +93,13 @@ class Settings:
         if self.checkpoints is not None:
             folders.sweep(self.checkpoints.path.parent)
 
+    @property
+    def frontend_options(self) -> list[str]:
+        """The kernel's options that say what its outputs may do, for another kernel like it."""
+        mimes = ",".join(self.policy.frontend_mimes)
+        found = ["--frontend", self.policy.frontend]
+        return [*found, "--frontend-mimes", mimes] if mimes else found
+
     def boot(self, task: str, skip: int = 0, *, probe: bool = False) -> Frame:
         """The frame that a worker is started with.
 
@@ -119,6 +126,7 @@ class Settings:
             "grants": shown,
             "env": list(policy.env),
             "limits": data["limits"],
+            "frontend": policy.frontend,
             "cwd": WORK,
             "notices": list(self.notices),
         }

@@ -7,6 +7,7 @@ grants.py, by identity). Everything not granted here is out of the guest's reach
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any
@@ -26,6 +27,13 @@ RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel")
 """Guest paths that a session itself provides."""
 
 MIB = 1 << 20
+
+FRONTENDS = ("isolated", "trusted", "text")
+"""What may reach the page or terminal that shows outputs; see frontend.py."""
+
+_MIME = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
+_RUNS = frozenset(("text/html", "application/javascript", "text/javascript", "image/svg+xml"))
+"""Types that no front end shows without obeying them."""
 
 _A_BOOL, _AN_OBJECT, _A_MODULE = "True or False", "an object", "the dotted name of a module"
 
@@ -123,6 +131,10 @@ class Policy:
         limits: See `Limits`.
         checkpoints: See `CheckpointLimits`.
         restart_keeps_state: Does a kernel that is restarted go on with its variables?
+        frontend: What outputs may do where they are shown: "isolated", nothing; "text", as that,
+            and only plain text and images are shown; "trusted", whatever the front end lets them.
+        frontend_mimes: Further mime types that are shown as they are, for renderers that are known
+            to trust nothing.
 
     Raises:
         PolicyError: On construction; names the key, its value and what is allowed.
@@ -136,6 +148,8 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     checkpoints: CheckpointLimits = field(default_factory=CheckpointLimits)
     restart_keeps_state: bool = False
+    frontend: str = "isolated"
+    frontend_mimes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.runtime, (str, NoneType)):
@@ -158,6 +172,7 @@ class Policy:
             raise PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
         if not isinstance(self.restart_keeps_state, bool):
             raise PolicyError("restart_keeps_state", self.restart_keeps_state, _A_BOOL)
+        _check_frontend(self.frontend, self.frontend_mimes)
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
@@ -180,6 +195,9 @@ class Policy:
         if "preload" in values:
             _check_list("preload", values["preload"], str, _A_MODULE)
             values["preload"] = tuple(values["preload"])
+        if "frontend_mimes" in values:
+            _check_list("frontend_mimes", values["frontend_mimes"], str, "a mime type")
+            values["frontend_mimes"] = tuple(values["frontend_mimes"])
         if "limits" in values:
             values["limits"] = Limits(**_fields(Limits, "limits", values["limits"]))
         if "checkpoints" in values:
@@ -237,6 +255,19 @@ def _is_plain(path: str) -> bool:
     if not path.startswith("/") or path.startswith("//") or path == "/" or "\0" in path:
         return False  # POSIX lets // be a root of its own, so normpath keeps it
     return posixpath.normpath(path) == path
+
+
+def _check_frontend(frontend: object, mimes: object) -> None:
+    if frontend not in FRONTENDS:
+        raise PolicyError("frontend", frontend, f"one of {', '.join(FRONTENDS)}")
+    _check_list("frontend_mimes", mimes, str, "a mime type")
+    assert isinstance(mimes, (list, tuple))  # noqa: S101 - _check_list looked
+    for k, mime in enumerate(mimes):
+        if not _MIME.fullmatch(mime):
+            raise PolicyError(f"frontend_mimes[{k}]", mime, "a mime type, in lower case")
+        if mime in _RUNS:
+            allowed = "a type that runs nothing (or set frontend to 'trusted')"
+            raise PolicyError(f"frontend_mimes[{k}]", mime, allowed)
 
 
 def _check_env(env: object) -> None:

@@ -26,6 +26,7 @@ from wasi_kernel.errors import (
     SessionFileError,
     UnknownCheckpointError,
 )
+from wasi_kernel.frontend import Frontend
 from wasi_kernel.policy import Policy
 from wasi_kernel.session import Session
 
@@ -59,7 +60,7 @@ class Error:
 
 @dataclass
 class Result:
-    """What one run gave.
+    """What one run gave, as the policy's `frontend` lets it be shown.
 
     Attributes:
         status: "ok" or "error".
@@ -155,6 +156,10 @@ class Sandbox:
         self._closed_files: list[str] = []  # that nobody was told of
         self._settings = launch.settings(self._policy, self._work, begin)
         self._count = self._settings.cells
+        self._frontend = Frontend(
+            self._policy.frontend, self._policy.frontend_mimes,
+            output_characters=self._policy.limits.output_bytes,
+        )  # fmt: skip
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -229,18 +234,7 @@ class Sandbox:
         ask: Callable[[str, bool], str] | None,
     ) -> Result:
         result = Result(execution_count=count)
-
-        def on_output(frame: Frame) -> None:
-            if frame.type == "input_request":
-                self._loop.create_task(self._answer(frame, ask))
-                return
-            output = {"type": frame.type, **frame.content}
-            if frame.buffers:
-                output["buffers"] = list(frame.buffers)
-            result.outputs.append(output)
-            if self._on_output is not None:
-                self._on_output(output)
-
+        on_output = self._shower(result, ask)
         content = {
             "code": code, "silent": False, "store_history": True, "execution_count": count,
             "allow_stdin": ask is not None, "user_expressions": {},
@@ -261,12 +255,36 @@ class Sandbox:
             failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        said = reply.content
-        result.status = str(said.get("status"))
+        said = self._frontend.execute_reply(reply.content, count)
+        result.status = said["status"]
         if result.status != "ok":
-            lines = list(said.get("traceback", []))
-            result.error = Error(str(said.get("ename")), str(said.get("evalue")), lines)
+            result.error = Error(said["ename"], said["evalue"], said["traceback"])
         return result
+
+    def _shower(
+        self, result: Result, ask: Callable[[str, bool], str] | None
+    ) -> Callable[[Frame], None]:
+        """What puts a run's output into its result."""
+
+        def show(output: dict[str, Any]) -> None:
+            result.outputs.append(output)
+            if self._on_output is not None:
+                self._on_output(output)
+
+        def on_output(frame: Frame) -> None:
+            if frame.type == "input_request" and ask is not None:
+                self._loop.create_task(self._answer(frame, ask))
+                return
+            if self._session.answer_unasked(frame, self._frontend):
+                return
+            content = self._frontend.output(frame, result.execution_count)
+            if content is not None:
+                buffers = {"buffers": list(frame.buffers)} if frame.buffers else {}
+                show({**content, "type": frame.type, **buffers})
+            for note in self._frontend.take_notes():
+                show(_line(note))
+
+        return on_output
 
     def _tell(self, result: Result) -> None:
         """Says in a run's standard error what has happened since the last one."""
@@ -276,9 +294,7 @@ class Sandbox:
         if self._closed_files:
             said.append(f"no longer open: {', '.join(self._closed_files)}")
             self._closed_files = []
-        for text in said:
-            line = f"[wasi-kernel] {text}\n"
-            result.outputs.append({"type": "stream", "name": "stderr", "text": line})
+        result.outputs += [_line(self._frontend.note(text)) for text in said]
 
     async def _within(self, deadline_s: float | None, request: Coroutine[Any, Any, T]) -> T:
         timers: list[asyncio.TimerHandle] = []
@@ -296,16 +312,15 @@ class Sandbox:
         loss = GuestLost("DeadlineExceeded", f"and did not react to the interrupt in {grace_s:g} s")
         timers.append(self._loop.call_later(grace_s, self._session.stop, loss))
 
-    async def _answer(self, frame: Frame, ask: Callable[[str, bool], str] | None) -> None:
+    async def _answer(self, frame: Frame, ask: Callable[[str, bool], str]) -> None:
         value = "\x04"
-        if ask is not None:
-            prompt, hidden = str(frame.content.get("prompt")), bool(frame.content.get("password"))
-            try:
-                value = await asyncio.to_thread(ask, prompt, hidden)
-            except EOFError:
-                value = "\x04"
-            except Exception as e:  # noqa: BLE001 - the caller's own; raised after the run
-                self._failure = e
+        prompt = self._frontend.prompt(frame.content.get("prompt", ""))
+        try:
+            value = await asyncio.to_thread(ask, prompt, bool(frame.content.get("password")))
+        except EOFError:
+            value = "\x04"
+        except Exception as e:  # noqa: BLE001 - the caller's own; raised after the run
+            self._failure = e
         await self._session.answer_input(frame.request, value)
 
     # -- time travel -------------------------------------------------------------------------
@@ -348,13 +363,15 @@ class Sandbox:
 
     async def _manage(self, **content: Any) -> dict[str, Any]:
         await self._sound()
-        reply = await self._session.request(
-            "checkpoint_request", content, on_output=lambda _frame: None
-        )
+        reply = await self._session.request("checkpoint_request", content, on_output=self._unheard)
         if reply.content.get("status") != "ok":
             raise UnknownCheckpointError(str(reply.content.get("evalue")))
         self._closed_files += map(str, reply.content.get("closed_files", []))
         return reply.content
+
+    def _unheard(self, frame: Frame) -> None:
+        """Output of what shows nothing; a question would wait for ever."""
+        self._session.answer_unasked(frame, self._frontend)
 
     async def _sound(self) -> None:
         """Waits until the guest is there.
@@ -439,9 +456,7 @@ class Sandbox:
             "user_expressions": {"value": f"__import__('wasi_agent.calls').calls.{expression}"},
         }  # fmt: skip
         await self._sound()
-        reply = await self._session.request(
-            "execute_request", content, on_output=lambda _frame: None
-        )
+        reply = await self._session.request("execute_request", content, on_output=self._unheard)
         try:
             found = reply.content.get("user_expressions", {}).get("value", reply.content)
             if found.get("status") != "ok":
@@ -539,6 +554,11 @@ class Sandbox:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _line(text: str) -> dict[str, Any]:
+    """A line of our own in a run's standard error."""
+    return {"type": "stream", "name": "stderr", "text": f"[wasi-kernel] {text}\n"}
 
 
 def _error(error: ProtocolError | GuestLost) -> Error:

@@ -23,6 +23,7 @@ from wasi_kernel.frames import Frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wasi_kernel.frontend import Frontend
     from wasi_kernel.launch import Settings
     from wasi_kernel.spawn import Worker
 
@@ -287,12 +288,22 @@ class Session:
 
     async def answer_input(self, request: int, value: str) -> None:
         """Answers the input_request of that request, if it is still the one in progress."""
-        if self.current_request == request:
-            try:
-                data = frames.encode(Frame("input_reply", {"value": value}, request))
-            except frames.FrameError:  # no line that anyone typed: end of file
-                data = frames.encode(Frame("input_reply", {"value": "\x04"}, request))
-            await self._send(data)
+        try:
+            await self._answer(Frame("input_reply", {"value": value}, request))
+        except frames.FrameError:  # no line that anyone typed: end of file
+            await self._answer(Frame("input_reply", {"value": "\x04"}, request))
+
+    async def _answer(self, frame: Frame) -> None:
+        if self.current_request == frame.request:
+            await self._send(frames.encode(frame))
+
+    def answer_unasked(self, frame: Frame, frontend: Frontend) -> bool:
+        """Answers a question that is for no user; False if `frame` is no question."""
+        if frame.type == "frontend_request":
+            self._spawn(self._answer(Frame("frontend_reply", frontend.report(), frame.request)))
+        elif frame.type == "input_request":  # nobody is there to be asked: end of file
+            self._spawn(self.answer_input(frame.request, "\x04"))
+        return frame.type in frames.QUESTIONS
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""

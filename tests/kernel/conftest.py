@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     Message = dict[str, Any]
@@ -89,14 +89,18 @@ class Kernel:
         cwd: The kernel's folder.
         env: Environment variables beside this process's own.
         ready: Wait for the sandbox too, not only for the kernel.
+        options: The kernel's options beside those of its kernelspec.
         traits: What the KernelManager is configured with.
     """
 
     def __init__(
-        self, *, cwd: str, env: dict[str, str] | None = None, ready: bool = True, **traits: Any
-    ) -> None:
+        self, *, cwd: str, env: dict[str, str] | None = None, ready: bool = True,
+        options: Sequence[str] = (), **traits: Any,
+    ) -> None:  # fmt: skip
         self.manager = KernelManager(kernel_name=NAME, **traits)
-        self.manager.start_kernel(env={**os.environ, **(env or {})}, cwd=cwd)
+        self.manager.start_kernel(
+            env={**os.environ, **(env or {})}, cwd=cwd, extra_arguments=list(options)
+        )
         try:
             self._open_client()
             if ready:
@@ -270,10 +274,18 @@ class _Shared:
 
 
 @pytest.fixture(scope="module")
-def _shared(own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Shared]:
+def options() -> list[str]:
+    """The options of the kernel that a module's tests share; a module may have its own."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def _shared(
+    own_folders: None, options: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[_Shared]:
     folder = tmp_path_factory.mktemp("notebooks")
     (folder / "numbers.csv").write_text("a,b\n1,2\n3,4\n")
-    shared = _Shared(lambda: Kernel(cwd=str(folder)))
+    shared = _Shared(lambda: Kernel(cwd=str(folder), options=options))
     yield shared
     shared.close()
 

@@ -1,4 +1,7 @@
-"""Comms: messages between code in the guest and code in the front end, both ways, with buffers."""
+"""Comms: messages between code in the guest and code in the front end, both ways, with buffers.
+
+With `frontend = trusted`, as these comms are of no known kind; for widgets see test_widgets.py.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,11 @@ def opened(comm, message):
     comm.send({"hello": message["content"]["data"]}, buffers=buffers)
 get_comm_manager().register_target("echo", opened)
 """
+
+
+@pytest.fixture(scope="module")
+def options():
+    return ["--frontend", "trusted"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from datetime import datetime
 import pytest
 
 import wasi_kernel
+from wasi_kernel.frontend import MARK
 
 # -- execute: order and parents --------------------------------------------------------------
 
@@ -229,7 +230,7 @@ def test_page_payload(kernel):
 def test_set_next_input_payload(kernel):
     answer = kernel.run("for k in range(3): get_ipython().set_next_input(f'x = {k}')")
     assert answer.content["payload"] == [
-        {"source": "set_next_input", "text": "x = 2", "replace": False}
+        {"source": "set_next_input", "text": MARK + "x = 2", "replace": False}
     ]
     answer = kernel.run("get_ipython().set_next_input('y', replace=True)")
     assert answer.content["payload"][0]["replace"] is True

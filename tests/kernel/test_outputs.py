@@ -96,8 +96,13 @@ def test_large_display_and_result(kernel):
 # -- displays --------------------------------------------------------------------------------
 
 
-def test_every_form(kernel):
-    answer = kernel.run(
+@pytest.fixture(scope="module")
+def trusting(start_module_kernel):
+    return start_module_kernel(options=["--frontend", "trusted"])
+
+
+def test_every_form(trusting):
+    answer = trusting.run(
         f"display({FORMS | BINARY!r}, raw=True, metadata={{'image/png': {{'w': 1}}}})"
     )
     (shown,) = answer.of("display_data")
@@ -106,12 +111,12 @@ def test_every_form(kernel):
     assert shown["metadata"] == {"image/png": {"w": 1}}
 
 
-def test_result_in_every_form(kernel):
-    kernel.run(
+def test_result_in_every_form(trusting):
+    trusting.run(
         f"class Rich:\n    def _repr_mimebundle_(self, **options):\n"
         f"        return {FORMS | BINARY!r}, {{'text/html': {{'isolated': True}}}}"
     )
-    (result,) = kernel.run("Rich()").of("execute_result")
+    (result,) = trusting.run("Rich()").of("execute_result")
     assert {k: result["data"][k] for k in FORMS} == FORMS
     assert base64.b64decode(result["data"]["image/png"]) == PNG
     assert result["metadata"] == {"text/html": {"isolated": True}}

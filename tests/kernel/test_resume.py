@@ -328,6 +328,13 @@ def test_a_fork_goes_on_from_the_state_after_its_cell(start_kernel, fork_of):
     assert kernel.run("x").result == "[1, 2, 'parent']"
 
 
+def test_what_a_fork_shows_keeps_to_its_parents_policy(start_kernel, fork_of):
+    options = ["--frontend", "text", "--frontend-mimes", "application/x-odd"]
+    fork = fork_of(start_kernel(options=options), "second")
+    said = fork.run("w = %wasi frontend\nw.to_dict()['mode'], w.to_dict()['mimes']")[0]
+    assert said == "('text', ['application/x-odd'])"
+
+
 @pytest.mark.parametrize("how", ["shutdown", "kill"])
 def test_a_fork_ends_with_its_parent(start_kernel, fork_of, how):
     kernel = start_kernel()

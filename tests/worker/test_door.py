@@ -151,9 +151,23 @@ def test_an_unanswered_question_is_forgotten_with_its_turn(open_guest: Callable)
     assert probe.read(0, 1000) == (SUCCESS, b"")
 
 
-def test_a_question_at_rest_is_refused(open_guest: Callable):
+def test_an_answer_to_a_question_that_was_given_up_answers_no_other(open_guest: Callable):
     probe = open_guest()
-    assert probe.send("input_request", {"prompt": "?"}) == EINVAL
+    probe.door.begin(REQUEST)
+    probe.read(0, 1000)
+    assert probe.send("frontend_request", {}, 9) == SUCCESS
+    probe.kernel.interrupted = True
+    assert probe.read(0, 16) == (EINTR, b"")
+    probe.kernel.interrupted = False
+    assert probe.send("input_request", {"prompt": "?"}, 9) == SUCCESS
+    probe.kernel.coming += [Frame("frontend_reply", {"mode": "text"}, 9), ANSWER]
+    assert probe.read(0, 1000) == (SUCCESS, frames.encode(ANSWER))
+
+
+@pytest.mark.parametrize("kind", frames.QUESTIONS)
+def test_a_question_at_rest_is_refused(open_guest: Callable, kind: str):
+    probe = open_guest()
+    assert probe.send(kind, {"prompt": "?"}) == EINVAL
     assert probe.kernel.sent == []
 
 
@@ -232,7 +246,7 @@ def test_each_request_has_its_reply(open_guest: Callable, kind: str):
     reply = kind.replace("_request", "_reply")
     if reply not in doors.REPLIES:
         assert kind in {
-            "interrupt_request", "info_request", "input_request", "checkpoint_request",
+            "interrupt_request", "info_request", "checkpoint_request", *frames.QUESTIONS,
         }  # fmt: skip
         return
     probe = open_guest()
@@ -252,7 +266,7 @@ SAID_BY_OTHERS = sorted(
     set(frames.TYPES)
     - doors.OUTPUT
     - doors.REPLIES
-    - {"input_request", "info_request", "checkpoint_request"}
+    - {*frames.QUESTIONS, "info_request", "checkpoint_request"}
 )
 
 
@@ -596,12 +610,13 @@ def test_messages_too_large_without_end_fill_nothing(open_guest: Callable):
     assert sum(map(len, probe.kernel.sent)) < 10_000
 
 
-def test_questions_without_end_fill_nothing(open_guest: Callable):
+@pytest.mark.parametrize("kind", frames.QUESTIONS)
+def test_questions_without_end_fill_nothing(open_guest: Callable, kind: str):
     """Each may be as large as a message, and none needs to be read by the guest."""
     probe = open_guest(message_bytes=2000, output_bytes=5000)
     probe.door.begin(REQUEST)
     for _ in range(100):
-        probe.send("input_request", {"prompt": "x" * 1500}, 9)
+        probe.send(kind, {"prompt": "x" * 1500}, 9)
     assert sum(map(len, probe.kernel.sent)) < 10_000
 
 
@@ -664,7 +679,7 @@ def test_hostile_frames_get_an_errno(open_guest: Callable):
     probe.door.begin(REQUEST)
     seen = set()
     for _ in range(3000):
-        kind = rng.choice([t for t in frames.TYPES if t != "input_request"])
+        kind = rng.choice([t for t in frames.TYPES if t not in frames.QUESTIONS])
         data = bytearray(frames.encode(Frame(kind, {"a": "b"}, rng.choice((0, 9)), {}, (b"xyz",))))
         for _ in range(rng.randrange(3)):
             data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0xFF))

@@ -3,7 +3,7 @@
 One `fd_write` carries either one whole frame (frames.py), which is forwarded, or one door command
 (first word 0). Anything else is refused with EINVAL and changes nothing, so that user code that
 writes to fd 0 cannot tear the stream. Reading gives the bytes of the current request, then, while
-an input_request is unanswered, those of its answer; otherwise end of file.
+a question (`frames.QUESTIONS`) is unanswered, those of its answer; otherwise end of file.
 
 Text does not travel in frames. The agent's sys.stdout appends it to a buffer in linear memory
 (the "tray") that the host empties: at once when the guest says that there is something and nothing
@@ -50,7 +50,7 @@ ANSWERS = {
 """Which reply a guest may give to which request."""
 
 REPLIES = frozenset(ANSWERS.values()) - {
-    "input_reply", "interrupt_reply", "info_reply", "checkpoint_reply",
+    *frames.QUESTIONS.values(), "interrupt_reply", "info_reply", "checkpoint_reply",
 }  # fmt: skip
 """The replies that a guest may give at all."""
 
@@ -101,7 +101,7 @@ class Door:
         self._output_bytes, self._message_bytes = output_bytes, message_bytes
         self._memory: LinearMemory | None = None
         self._inbound = b""
-        self._waiting_input = self._given_up = False
+        self._awaited, self._given_up = "", False
         self._lock = threading.Lock()
         self._taken = self._capacity = 0
         self._stream = "stdout"
@@ -157,7 +157,7 @@ class Door:
         self.request, self.answered = frame.request, False
         self._answer = ANSWERS[frame.type]
         self._sent, self._noticed = 0, False
-        self._waiting_input = self._given_up = False
+        self._awaited, self._given_up = "", False
 
     def end(self) -> None:
         """The turn is over: the rest of its text goes out, unread input is forgotten."""
@@ -306,17 +306,17 @@ class Door:
             return True
         if self.answered or request != self.request:
             return False
-        if kind == "input_request" and self._waiting_input and not self._given_up:
+        if kind in frames.QUESTIONS and self._awaited and not self._given_up:
             return False  # one question at a time
-        if kind == "input_request":
-            self._waiting_input, self._given_up = True, False
+        if kind in frames.QUESTIONS:
+            self._awaited, self._given_up = frames.QUESTIONS[kind], False
             self._sent += len(data)
             if self._sent > self._output_bytes:
-                self._inbound = frames.encode(Frame("input_reply", {"value": "\x04"}, request))
-                self._waiting_input = False
+                self._inbound = frames.encode(Frame(self._awaited, {"value": "\x04"}, request))
+                self._awaited = ""
                 return True
         elif kind == self._answer and kind in REPLIES:
-            self.answered, self._waiting_input = True, False
+            self.answered, self._awaited = True, ""
             if self.holds(kind, content):
                 return True
         else:
@@ -370,7 +370,7 @@ class Door:
                 return EINVAL
             if not self._inbound:
                 frame = self._next()
-                if frame is None and self._link.interrupted and self._waiting_input:
+                if frame is None and self._link.interrupted and self._awaited:
                     self._given_up = True
                     return EINTR
                 self._inbound = b"" if frame is None else frames.encode(frame)
@@ -385,10 +385,12 @@ class Door:
 
     def _next(self) -> Frame | None:
         """What comes after the bytes read so far: an awaited answer, or at rest a request."""
-        if self._waiting_input:
+        if self._awaited:
             frame = self._link.receive(interruptible=True)
+            while frame is not None and frame.type != self._awaited:  # of one that was given up
+                frame = self._link.receive(interruptible=True)
             if frame is not None:
-                self._waiting_input = False
+                self._awaited = ""
             return frame
         if self.answered and self.next_request is not None:
             return self.next_request()

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wasi_kernel import runtimes
+from wasi_kernel import frames, runtimes
 from wasi_kernel.caches import Cache
 from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.frames import Frame
@@ -240,7 +240,7 @@ class Server:
         if self._widgets is not None and not self._link.comes(COMM_IDLE_S):
             self._keep_widgets()
         frame = self._link.receive()
-        while frame is not None and frame.type == "input_reply":  # to a question that is over
+        while frame is not None and frame.type in frames.QUESTIONS.values():  # of one that is over
             frame = self._link.receive()
         return None if frame is None or frame.type == "shutdown_request" else frame
 

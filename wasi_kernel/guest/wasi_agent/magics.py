@@ -35,6 +35,12 @@ OTHERS = {
 }
 
 
+FRONTENDS = {
+    "isolated": "isolated (they reach neither the page nor the network)",
+    "trusted": "trusted (they can do what the front end lets them do)",
+    "text": "text and images only",
+}
+
 LISTINGS = ("ls", "lf", "lk", "ll", "ldir", "lx")
 
 ALIASES = {
@@ -98,12 +104,28 @@ class WasiMagics(Magics):
     def wasi(self, line: str) -> Table:
         """Show what this sandbox is and what it grants.
 
-        ``%wasi`` prints the runtime, the granted folders, the limits and the memory in use.
+        ``%wasi`` prints the runtime, the granted folders, the limits and the memory in use,
+        ``%wasi frontend`` what was held back or changed of the outputs of this session, and why.
         The value can be used: ``w = %wasi`` and ``w.to_dict()``.
         """
-        if line.strip() not in ("", "info"):
-            raise UsageError(f"%wasi has no subcommand {line.strip()!r}; try %wasi or %wasi?")
-        return self._info()
+        shown = {"": self._info, "info": self._info, "frontend": self._frontend}.get(line.strip())
+        if shown is None:
+            raise UsageError(
+                f"%wasi has no subcommand {line.strip()!r}; try %wasi, %wasi frontend or %wasi?"
+            )
+        return shown()
+
+    def _frontend(self) -> Table:
+        said = self.shell.door.ask("frontend_request", {}).content
+        held = said.get("held", [])
+        rows = [("cell", "what", "held back or changed, and why", "times")]
+        rows += [(str(cell), kind, reason, str(count)) for cell, kind, reason, count in held]
+        if len(rows) == 1:
+            rows.append(("", "", "nothing", ""))
+        title = f"Outputs: {FRONTENDS.get(said.get('mode', ''), said.get('mode'))}"
+        if said.get("mimes"):
+            title += f"; {', '.join(said['mimes'])} as they are"
+        return Table(title, rows, said, head=True)
 
     def _info(self) -> Table:
         host = self.shell.door.ask("info_request", {}).content
@@ -120,6 +142,7 @@ class WasiMagics(Magics):
             shown = f"{grant['guest_path']}, {mode}, {grant['what']}"
             rows.append(("grants" if k == 0 else "", shown))
         rows += [
+            ("outputs", f"{facts.get('frontend')}; %wasi frontend shows what was held back"),
             ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
             ("network", "none"),
             ("processes", "none"),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from wasi_kernel import frames, frontend
+from wasi_kernel import frames
+from wasi_kernel.filters import shapes
 from wasi_kernel.frames import Frame
 
 WRONG: list[Any] = [
@@ -35,7 +36,7 @@ def sendable(content: Any) -> Any:
 
 def show(kind: str, **content: Any) -> dict[str, Any]:
     """What is published for a frame."""
-    shown = frontend.output(Frame(kind, content), 7)
+    shown = shapes.output(Frame(kind, content), 7)
     assert shown is not None
     return sendable(shown)
 
@@ -52,7 +53,7 @@ def test_each_output_as_it_should_be():
     assert show("update_display_data", **bundle) == {**bundle, "transient": {}}
     assert show("execute_result", **bundle, execution_count=99) == {**bundle, "execution_count": 7}
     error = {"ename": "E", "evalue": "v", "traceback": ["a", "b"]}
-    assert show("error", **error) == frontend.error(error) == error
+    assert show("error", **error) == shapes.error(error) == error
     assert show("clear_output", wait=True) == {"wait": True}
     assert show("comm_open", comm_id="c", data={"a": 1}, target_name="t", target_module="m") == {
         "comm_id": "c", "data": {"a": 1}, "target_name": "t", "target_module": "m",
@@ -63,30 +64,30 @@ def test_each_output_as_it_should_be():
 
 def test_what_is_no_output_is_dropped():
     for kind in set(frames.TYPES) - set(OUTPUTS):
-        assert frontend.output(Frame(kind, {"text": "x"}), 1) is None
+        assert shapes.output(Frame(kind, {"text": "x"}), 1) is None
 
 
 def test_the_number_of_a_cell_is_the_kernels():
     assert show("execute_result", execution_count="\ud800")["execution_count"] == 7
-    reply = frontend.execute_reply({"status": "ok", "execution_count": 1000}, 7)
+    reply = shapes.execute_reply({"status": "ok", "execution_count": 1000}, 7)
     assert reply["execution_count"] == 7
 
 
 def test_an_execute_reply_as_it_should_be():
     payload = [{"source": "set_next_input", "text": "x", "replace": False}]
     said = {"status": "ok", "user_expressions": {"a": {"status": "ok"}}, "payload": payload}
-    assert frontend.execute_reply(said, 3) == {**said, "execution_count": 3}
+    assert shapes.execute_reply(said, 3) == {**said, "execution_count": 3}
     error = {"ename": "E", "evalue": "v", "traceback": ["t"]}
-    assert frontend.execute_reply({"status": "error", **error}, 3) == {
+    assert shapes.execute_reply({"status": "error", **error}, 3) == {
         "status": "error", "execution_count": 3, "user_expressions": {}, "payload": [], **error,
     }  # fmt: skip
 
 
 def test_a_reply_that_is_not_ok_is_an_error():
     for status in ("aborted", "\ud800", None, 1, ["ok"], {}):
-        reply = frontend.execute_reply({"status": status}, 1)
+        reply = shapes.execute_reply({"status": status}, 1)
         assert (reply["status"], reply["ename"], reply["traceback"]) == ("error", "", [])
-    assert frontend.execute_reply({}, 1)["status"] == "error"
+    assert shapes.execute_reply({}, 1)["status"] == "error"
 
 
 def test_only_known_payloads_pass_and_only_their_fields():
@@ -96,7 +97,7 @@ def test_only_known_payloads_pass_and_only_their_fields():
         {"source": "edit_magic", "filename": "/etc/passwd", "line_number": 0},
         {"source": "set_next_input"},
     ]
-    assert frontend.payloads(given) == [
+    assert shapes.payloads(given) == [
         {"source": "page", "data": {"text/plain": "x"}, "start": 1},
         {"source": "ask_exit", "keepkernel": True},
         {"source": "set_next_input"},
@@ -108,7 +109,7 @@ def test_a_field_of_a_payload_that_holds_something_else_is_left_out():
         {"source": "page", "data": "text", "start": True},
         {"source": "set_next_input", "text": ["x"], "replace": False},
     ]
-    assert frontend.payloads(given) == [
+    assert shapes.payloads(given) == [
         {"source": "page"}, {"source": "set_next_input", "replace": False},
     ]  # fmt: skip
 
@@ -119,7 +120,7 @@ def test_a_complete_reply_as_it_should_be():
         "status": "ok", "matches": ["aa", "ab"], "cursor_start": 0, "cursor_end": 2,
         "metadata": types,
     }  # fmt: skip
-    assert frontend.complete_reply(said, 5) == said
+    assert shapes.complete_reply(said, 5) == said
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_completion_positions_lie_in_the_cell_and_in_order(
     start: Any, end: Any, expected: tuple[int, int]
 ):
     reply = sendable(
-        frontend.complete_reply({"status": "ok", "cursor_start": start, "cursor_end": end}, 5)
+        shapes.complete_reply({"status": "ok", "cursor_start": start, "cursor_end": end}, 5)
     )
     assert type(reply["cursor_start"]) is type(reply["cursor_end"]) is int
     assert 0 <= reply["cursor_start"] <= reply["cursor_end"] <= 5
@@ -143,58 +144,64 @@ def test_completion_positions_lie_in_the_cell_and_in_order(
 
 def test_an_inspect_reply_as_it_should_be():
     said = {"status": "ok", "found": True, "data": {"text/plain": "doc"}, "metadata": {}}
-    assert frontend.inspect_reply(said) == said
-    assert frontend.inspect_reply({"status": "ok"}) == {
+    assert shapes.inspect_reply(said) == said
+    assert shapes.inspect_reply({"status": "ok"}) == {
         "status": "ok", "found": False, "data": {}, "metadata": {},
     }  # fmt: skip
-    assert frontend.inspect_reply({"ename": "E"})["ename"] == "E"
+    assert shapes.inspect_reply({"ename": "E"})["ename"] == "E"
 
 
 def test_an_is_complete_reply_as_it_should_be():
     for status in ("complete", "invalid"):
         said = {"status": status, "indent": "x"}
-        assert frontend.is_complete_reply(said) == {"status": status}
+        assert shapes.is_complete_reply(said) == {"status": status}
     said = {"status": "incomplete", "indent": "    "}
-    assert frontend.is_complete_reply(said) == said
+    assert shapes.is_complete_reply(said) == said
     for status in ("unknown", "ok", None, ["complete"], {}, "\ud800"):
-        assert frontend.is_complete_reply({"status": status}) == {"status": "unknown"}
+        assert shapes.is_complete_reply({"status": status}) == {"status": "unknown"}
 
 
 def test_a_comm_info_reply_as_it_should_be():
     comms = {"c1": {"target_name": "t"}}
-    assert frontend.comm_info_reply({"status": "ok", "comms": comms}) == {
+    assert shapes.comm_info_reply({"status": "ok", "comms": comms}) == {
         "status": "ok", "comms": comms,
     }  # fmt: skip
-    assert frontend.comm_info_reply({"comms": {"c": None}})["comms"] == {"c": {"target_name": ""}}
-    assert frontend.comm_info_reply({"comms": [1]}) == {"status": "ok", "comms": {}}
+    assert shapes.comm_info_reply({"comms": {"c": None}})["comms"] == {"c": {"target_name": ""}}
+    assert shapes.comm_info_reply({"comms": [1]}) == {"status": "ok", "comms": {}}
 
 
 def test_text_has_no_lone_surrogates():
-    assert frontend.text("aé\U0001f600") == "aé\U0001f600"
-    assert frontend.text("a\ud800b") == "a?b"
-    assert frontend.text(None) == "None"
-    assert frontend.text(["\udfff"]).isprintable()
+    assert shapes.text("aé\U0001f600") == "aé\U0001f600"
+    assert shapes.text("a\ud800b") == "a?b"
+    assert shapes.text(None) == "None"
+    assert shapes.text(["\udfff"]).isprintable()
 
 
 def test_texts_are_put_right_wherever_they_lie_and_good_ones_are_not_copied():
     good, high = "iVBORw0KGgo=" * 1000, "\U0001f600" * 1000
     given = {"\ud800": [{"a\udfff": "\ud800"}], "image/png": good, "text": high}
-    cleaned = frontend.clean(given)
+    cleaned = shapes.clean(given)
     assert cleaned == {"?": [{"a?": "?"}], "image/png": good, "text": high}
     assert cleaned["image/png"] is good
     assert cleaned["text"] is high
 
 
+def test_no_key_reaches_a_prototype():
+    assert shapes.clean({"__proto__": 1, "a": [{"__proto__": {"b": 1}, "c": 2}]}) == {
+        "a": [{"c": 2}],
+    }  # fmt: skip
+
+
 def test_nesting_has_an_end():
     value: Any = "x"
-    for _ in range(frontend.DEPTH):
+    for _ in range(shapes.DEPTH):
         value = [value]
-    assert frontend.clean(value) == value
-    cut: Any = frontend.clean([value])
-    for _ in range(frontend.DEPTH):
+    assert shapes.clean(value) == value
+    cut: Any = shapes.clean([value])
+    for _ in range(shapes.DEPTH):
         (cut,) = cut
     assert cut == "[...]"
-    assert frontend.clean({"a": {}}, depth=1) == {"a": "{...}"}
+    assert shapes.clean({"a": {}}, depth=1) == {"a": "{...}"}
 
 
 # -- messages of a hostile guest -----------------------------------------------------------------
@@ -239,7 +246,7 @@ def test_bundles_of_wrong_shapes_inside(value: Any):
         show(kind, data={"text/plain": value, "\ud800": value}, metadata={"text/plain": value})
         show(kind, data={"application/json": {"deep": [value]}}, transient={"display_id": value})
     show("comm_open", comm_id="c", data={"state": value})
-    sendable(frontend.inspect_reply({"status": "ok", "data": {"text/plain": value}}))
+    sendable(shapes.inspect_reply({"status": "ok", "data": {"text/plain": value}}))
 
 
 @pytest.mark.parametrize("value", WRONG)
@@ -247,31 +254,31 @@ def test_replies_of_wrong_shapes(value: Any):
     for key in ("status", "user_expressions", "payload", "ename", "evalue", "traceback"):
         for status in ("ok", "error"):
             has_shape(
-                sendable(frontend.execute_reply({"status": status, key: value}, 1)),
+                sendable(shapes.execute_reply({"status": status, key: value}, 1)),
                 {"status": str, "execution_count": int, "user_expressions": dict, "payload": list},
             )
     for key in ("status", "matches", "cursor_start", "cursor_end", "metadata", "ename"):
         has_shape(
-            sendable(frontend.complete_reply({"status": "ok", key: value}, 3)),
+            sendable(shapes.complete_reply({"status": "ok", key: value}, 3)),
             {"matches": list, "cursor_start": int, "cursor_end": int, "metadata": dict},
         )
     for key in ("status", "found", "data", "metadata"):
         has_shape(
-            sendable(frontend.inspect_reply({"status": "ok", key: value})),
+            sendable(shapes.inspect_reply({"status": "ok", key: value})),
             {"status": str, "found": bool, "data": dict, "metadata": dict},
         )
     for key in ("status", "indent"):
-        sendable(frontend.is_complete_reply({"status": "incomplete", key: value}))
+        sendable(shapes.is_complete_reply({"status": "incomplete", key: value}))
     for comms in (value, {"c": value}, {"\ud800": {"target_name": value}}):
-        sendable(frontend.comm_info_reply({"comms": comms}))
+        sendable(shapes.comm_info_reply({"comms": comms}))
 
 
 @pytest.mark.parametrize("value", WRONG)
 def test_values_inside_a_reply_can_be_sent(value: Any):
     expressions = {"a": {"status": "ok", "data": {"text/plain": value}}, "b": value}
-    sendable(frontend.execute_reply({"status": "ok", "user_expressions": expressions}, 1))
+    sendable(shapes.execute_reply({"status": "ok", "user_expressions": expressions}, 1))
     sendable(
-        frontend.complete_reply({"status": "ok", "matches": [value], "metadata": {"m": value}}, 1)
+        shapes.complete_reply({"status": "ok", "matches": [value], "metadata": {"m": value}}, 1)
     )
 
 
@@ -283,8 +290,8 @@ def test_payloads_of_wrong_shapes(value: Any):
         {"source": "ask_exit", "keepkernel": value},
         {"source": "set_next_input", "text": value, "replace": value},
     ):  # fmt: skip
-        found = sendable(frontend.payloads(payload if isinstance(payload, list) else [payload]))
-        assert all(p["source"] in frontend.PAYLOADS for p in found)
+        found = sendable(shapes.payloads(payload if isinstance(payload, list) else [payload]))
+        assert all(p["source"] in shapes.PAYLOADS for p in found)
 
 
 def test_a_value_as_deep_as_a_frame_may_be():
@@ -303,7 +310,7 @@ def test_a_value_as_deep_as_a_frame_may_be():
             continue
         accepted += 1
         for kind in ("stream", "display_data"):
-            assert frontend.output(frame._replace(type=kind), 1) is not None
+            assert shapes.output(frame._replace(type=kind), 1) is not None
     assert accepted > 0
 
 
@@ -325,8 +332,8 @@ def test_random_nonsense():
         content = {rng.choice(keys): value(3) for _ in range(rng.randrange(6))}
         for kind in OUTPUTS:
             has_shape(show(kind, **content), SHAPES[kind])
-        sendable(frontend.execute_reply(content, 1))
-        sendable(frontend.complete_reply(content, 4))
-        sendable(frontend.inspect_reply(content))
-        sendable(frontend.is_complete_reply(content))
-        sendable(frontend.comm_info_reply(content))
+        sendable(shapes.execute_reply(content, 1))
+        sendable(shapes.complete_reply(content, 4))
+        sendable(shapes.inspect_reply(content))
+        sendable(shapes.is_complete_reply(content))
+        sendable(shapes.comm_info_reply(content))

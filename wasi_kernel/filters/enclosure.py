@@ -1,0 +1,188 @@
+"""Active HTML in a frame of its own: it runs there, and reaches neither the page nor the network.
+
+Pure. Two frames, one in the other, each `sandbox="allow-scripts"` (an
+origin of its own, no cookies, storage, forms, pop-ups, dialogs, downloads, top navigation) with the
+document in `srcdoc`, and the policy as the first thing in its head:
+
+- The policy alone does not keep a frame from *navigating itself* (`location = "https://..."`, a
+  meta refresh, a clicked link), which is a request with anything in its address. `frame-src` does,
+  but it binds the document that contains the frame: hence the outer one, whose only content is the
+  inner. Seen in Chromium 156: with one frame three such requests arrived, with two none. The
+  contents of a `srcdoc` are no request, so `frame-src 'none'` lets them be (HTML, "navigate").
+- No policy ends WebRTC (`webrtc` is unknown to Chromium 156: a STUN request and a DNS lookup of a
+  chosen name left the frame) nor `<link rel=preconnect>` and `rel=dns-prefetch`. A script of ours
+  runs first: it takes the constructors away, and keeps elements that would bring fresh ones
+  (frames) or load in advance (links) from being made; Trusted Types bring every string that
+  becomes HTML before it. What it uses it holds itself, as later scripts may replace every builtin.
+  Browsers without Trusted Types (Firefox before 148, Safari before 26) lack that part.
+- `'unsafe-eval'` gives nothing here that inline scripts have not, and vega needs it.
+
+Height: a page without a script of ours cannot fit a frame to its content, so it is guessed from
+what the source says of heights, and the user can drag it. JupyterLab's sanitizer (apputils'
+sanitizer.ts, 4.6) drops frames of notebooks that are not trusted and keeps the text in them:
+that is what FALLBACK is for.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape, unescape
+
+from wasi_kernel.filters import css
+
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; media-src data: blob:; font-src data:; connect-src 'none'; "
+    "frame-src 'none'; child-src 'none'; worker-src 'none'; object-src 'none'; "
+    "manifest-src 'none'; form-action 'none'; base-uri 'none'; "
+    "require-trusted-types-for 'script'; trusted-types default"
+)
+FALLBACK = "Interactive output of a sandbox: it is shown once the notebook is trusted."
+
+BARRED = ("iframe", "frame", "object", "embed", "link", "fencedframe")
+"""Elements that bring a window of their own, or load in advance; frameset begins with frame."""
+
+MIN_HEIGHT, DEFAULT_HEIGHT, MAX_HEIGHT = 60, 450, 1200
+"""Pixels. The default is plotly's (plotly.js 3, layout.height)."""
+
+_GUARD = """\
+(()=>{"use strict";
+const call=Function.prototype.call,free=f=>call.bind(f),apply=Reflect.apply,
+low=free("".toLowerCase),find=free("".indexOf),cut=free("".slice),names=[%s],
+inTag=(s,k)=>{for(;k>=0&&s[k]!=="<";k--)if(find(" \\t\\n\\f\\r/>\\"'=",s[k])>=0)return false;
+return k>=0},
+mend=html=>{let s=""+html,l=low(s);if(l.length!==s.length)return "";
+const put=(what,at,any)=>{for(let k=0;(k=find(l,what,k))>=0;k+=3){if(any||inTag(l,k)){
+const j=k+at;s=cut(s,0,j)+"x-"+cut(s,j);l=cut(l,0,j)+"x-"+cut(l,j)}}};
+put("<!entity",2,true);
+for(let i=0;i<names.length;i++){put("<"+names[i],1,true);put("</"+names[i],2,true);
+put(":"+names[i],1,false)}
+return s},
+barred=n=>{const l=low(n);for(let i=0;i<names.length;i++)
+if(find(l,names[i])===0||find(l,":"+names[i])>=0)return names[i];return ""},
+own=(o,n,f)=>{if(o&&o[n])Object.defineProperty(o,n,{value:f(o[n])})},
+named=i=>f=>function(...a){if(a.length>i){a[i]=""+a[i];const n=barred(a[i]);if(n)a[i]="x-"+n}
+return apply(f,this,a)};
+const T=self.trustedTypes;
+if(T){T.createPolicy("default",{createHTML:mend,createScript:s=>s,createScriptURL:s=>s});
+own(TrustedTypePolicyFactory.prototype,"createPolicy",()=>(name,rules)=>({name,
+createHTML:(...a)=>rules.createHTML(...a),createScript:(...a)=>rules.createScript(...a),
+createScriptURL:(...a)=>rules.createScriptURL(...a)}))}
+own(Document.prototype,"createElement",named(0));
+own(Document.prototype,"createElementNS",named(1));
+own(DOMImplementation.prototype,"createDocument",named(1));
+own(CustomElementRegistry.prototype,"define",f=>function(n,c){return apply(f,this,[n,c])});
+const write=()=>function(...a){for(let i=0;i<a.length;i++)
+(this.body||this.documentElement).insertAdjacentHTML("beforeend",a[i])};
+own(Document.prototype,"write",write);own(Document.prototype,"writeln",write);
+for(const [o,n] of [[Element.prototype,"setHTML"],[ShadowRoot.prototype,"setHTML"],
+[Document,"parseHTML"]])own(o,n,()=>undefined);
+for(const n of Object.getOwnPropertyNames(self))
+if(/^(webkit|moz)?RTC|^XSLTProcessor$/.test(n))delete self[n];
+})();"""
+GUARD = " ".join((_GUARD % ",".join(f'"{name}"' for name in BARRED)).split("\n"))
+
+_HEAD = (
+    f'<!DOCTYPE html><html><head><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    '<meta http-equiv="x-dns-prefetch-control" content="off"><meta charset="utf-8">'
+)
+_OUTER = (
+    f"{_HEAD}<style>html,body{{margin:0;height:100%;overflow:hidden}}"
+    "iframe{display:block;border:0;width:100%;height:100%}</style></head><body>"
+)
+_INNER = f"{_HEAD}<script>{GUARD}</script><style>body{{font-family:sans-serif}}</style>"
+
+_BARRED = re.compile(rf"<(/?)(?={'|'.join(BARRED)})", re.IGNORECASE)
+_DOCUMENT = re.compile(
+    r"(?:\s|(?><!--.*?-->))*+<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+_HEIGHT = re.compile(
+    r"(?<![\w-])(?:min-)?height[\"']?\s*[:=]\s*[\"']?(\d{2,5})(?:\.\d+)?(?=px|[\"',;}\s>])",
+    re.IGNORECASE,
+)
+_SCRIPTS = re.compile(r"</?script\b", re.IGNORECASE)
+_DRAWS = re.compile(r"<(?:canvas|svg)\b", re.IGNORECASE)
+_LINES = re.compile(r"<(?:tr|p|li|div|br|h[1-6]|dt|button|option)\b", re.IGNORECASE)
+LIBRARY = 100_000
+"""Characters from which on a script is a library, whose heights say nothing of this output."""
+
+_FRAME = re.compile(
+    r'<div style="height:\d+px[^"<>]*">'
+    r'<iframe sandbox="allow-scripts" style="[^"<>]*" srcdoc=(["\'])(.*)\1>'
+    rf"{re.escape(FALLBACK)}</iframe></div>",
+    re.DOTALL,
+)
+
+
+def enclosed(html: str, *, note: str = "", height: int = 0) -> str:
+    """`html`, a fragment or a document, in its frame. The same arguments give the same frame.
+
+    Args:
+        html: What is to run and to be seen in it.
+        note: Plain text above it, to be seen in the frame too.
+        height: Of the frame in pixels; 0 to guess.
+    """
+    inner = _BARRED.sub(r"<\1x-", html)
+    if not _DOCUMENT.match(inner):  # a script of a fragment expects a body around it
+        inner = "<body>" + inner
+    if note:
+        inner = f"<p>[wasi-kernel] {escape(note)}</p>{inner}"
+    return _framed(inner, max(MIN_HEIGHT, min(height or _height(html), MAX_HEIGHT)))
+
+
+def _framed(inner: str, height: int) -> str:
+    few, many = sorted("\"'", key=inner.count)  # what is written twice is escaped twice
+    document = (
+        f'{_OUTER}<iframe sandbox="allow-scripts" srcdoc={few}{_escaped(_INNER + inner, few)}{few}>'
+        "</iframe></body></html>"
+    )
+    return (
+        f'<div style="height:{height}px;resize:vertical;overflow:hidden;box-sizing:border-box;'
+        'padding-bottom:12px"><iframe sandbox="allow-scripts" style="width:100%;height:100%;'
+        'border:0;display:block;background:#fff" '
+        f"srcdoc={many}{_escaped(document, many)}{many}>{FALLBACK}</iframe></div>"
+    )
+
+
+def _escaped(text: str, quote: str) -> str:
+    return text.replace("&", "&amp;").replace(quote, "&quot;" if quote == '"' else "&#39;")
+
+
+def is_enclosed(html: str) -> bool:
+    """Is this to the letter what `enclosed` gives for some html? Then it is not enclosed again."""
+    match = _FRAME.fullmatch(html)
+    if match is None:
+        return False
+    document = unescape(match[2])
+    start = document.find("srcdoc=", len(_OUTER))
+    if not document.startswith(_OUTER) or start < 0:
+        return False
+    quoted = document[start + len("srcdoc=") : -len("></iframe></body></html>")]
+    inner = unescape(quoted[1:-1])
+    if not inner.startswith(_INNER):
+        return False
+    inner = inner[len(_INNER) :]
+    height = int(html[len('<div style="height:') :].split("px", 1)[0])
+    return (
+        MIN_HEIGHT <= height <= MAX_HEIGHT
+        and _BARRED.search(inner) is None
+        and _framed(inner, height) == html
+    )
+
+
+def _height(html: str) -> int:
+    """A guess, in pixels, at how high the content is."""
+    own = [part for part in _SCRIPTS.split(css.split_sheets(html)[0]) if len(part) < LIBRARY]
+    said = [int(m[1]) for part in own for m in _HEIGHT.finditer(part)]
+    said = [height for height in said if height <= MAX_HEIGHT]
+    if said:
+        return max(said) + 40
+    if len(own) > 1 or _DRAWS.search(html):
+        return DEFAULT_HEIGHT
+    return min(40 + 26 * len(_LINES.findall(html)), DEFAULT_HEIGHT)
+
+
+def script(source: str) -> str:
+    """JavaScript in its frame; `element` is what it may draw into, as notebooks promise."""
+    closed = re.sub(r"<(?=/script|!--)", r"\\x3c", source, flags=re.IGNORECASE)
+    return enclosed(f"<script>const element = document.body;</script><script>{closed}</script>")
