@@ -23,10 +23,11 @@ from pathlib import Path
 import checkpointing
 import keeping
 import measures
+import publishing
 import report
 from kernels import own_folders
 
-MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES
+MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES | publishing.MEASURES
 """Name on the command line -> benchmark."""
 
 PACKAGES = ("wasi-kernel", "ipykernel", "ipython", "jupyter_client", "pyzmq", "wasmtime")
