@@ -67,7 +67,8 @@ def test_a_guest_path_must_be_absolute_and_plain(path: str):
 
 @pytest.mark.parametrize("taken", [*RESERVED, WORK])
 def test_a_guest_path_apart_from_what_a_session_provides(taken: str):
-    for path in (taken, taken + "/below", taken.rpartition("/")[0] or taken):
+    above = taken.rpartition("/")[0] or taken + "/below"
+    for path in (above, taken + "/below", *([taken] if taken != WORK else [])):
         error = refused(grants=[{"host_path": "/h", "guest_path": path}])
         assert (error.key, error.value) == ("grants[0].guest_path", path)
         assert taken in error.allowed
@@ -233,3 +234,29 @@ def test_an_unknown_key_is_refused_by_its_name(data: dict[str, Any], key: str):
 )
 def test_a_value_of_the_wrong_type_is_refused_by_its_name(data: dict[str, Any], key: str):
     assert refused(**data).key == key
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    error = refused(
+        runtime=3, worc=True, grants=[{"host_path": "x", "guest_path": "/tmp"}],  # noqa: S108
+        env={"A=": 1}, preload=["a b"], limits={"memory_bytes": 1, "memory": 2}, frontend="x",
+        checkpoints={"cells": 0},
+    )  # fmt: skip
+    keys = [e.key for e in error.all]
+    assert sorted(keys) == sorted([
+        "worc", "limits.memory", "limits.memory_bytes", "checkpoints.cells", "runtime",
+        "grants[0].host_path", "grants[0].guest_path", "env.A=", "env.A=", "preload[0]", "frontend",
+    ])  # fmt: skip
+    lines = str(error).splitlines()
+    assert len(lines) == len(keys)
+    assert all(f"policy: {key} = " in line for key, line in zip(keys, lines, strict=True))
+
+
+def test_a_policy_made_in_python_says_all_of_it_too():
+    with pytest.raises(PolicyError) as caught:
+        Policy(
+            work=1, frontend="x", grants=(Grant("a", "/b"), Grant("/c", "/b"), Grant("/d", "/b"))
+        )
+    assert [e.key for e in caught.value.all] == [
+        "work", "grants[0].host_path", "grants[2].guest_path", "frontend",
+    ]  # fmt: skip

@@ -533,7 +533,7 @@ def test_resume_of_a_damaged_file_is_one_line(saved, tmp_path):
 def test_a_kernel_of_what_is_no_file_is_one_line(tmp_path):
     for options in (["--resume", tmp_path], ["--resume"]):
         done = subprocess.run(
-            command("kernel", "-f", tmp_path / "connection.json", *options),
+            command("kernel", "--on-terminal", "-f", tmp_path / "connection.json", *options),
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode != 0

@@ -18,7 +18,8 @@ ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "frames", "history", "records", "folders", "filters"),
-    ("spawn", "policy", "caches", "pagelog", "kernelspecs"),
+    ("spawn", "policyfile", "caches", "pagelog", "kernelspecs"),
+    ("policy",),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("launch",),
     ("session", "sessions", "connection"),

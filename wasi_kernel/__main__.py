@@ -6,12 +6,13 @@ For a kernel the worker is started first; the imports of the Jupyter side run be
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasi_kernel.launch import Settings
+    from wasi_kernel.policy import Policy
     from wasi_kernel.spawn import Worker
 
 BARE = ("IPython", "IPython.core", "jupyter_client", "ipykernel")
@@ -49,34 +50,55 @@ def _kernel(argv: list[str]) -> None:
     from pathlib import Path
 
     from wasi_kernel import launch
-    from wasi_kernel.policy import Policy
+    from wasi_kernel.errors import WasiKernelError
 
     given, argv = _options(argv)
-    policy = Policy(
-        restart_keeps_state="--restart-keeps-state" in given,
-        frontend=given.get("--frontend", "isolated"),
-        frontend_mimes=tuple(filter(None, given.get("--frontend-mimes", "").split(","))),
-    )
     connection = _value(argv, "-f")
     begin = launch.FRESH
     if "--resume" in given:
         begin = launch.Start(file=Path(given["--resume"]).absolute())
     elif "--take-up" in given:
         begin = launch.Start(folder=given["--take-up"])
-    begin = launch.restarted(policy, connection) or begin
-    settings = launch.settings(policy, Path.cwd(), begin, may_fork="--name" not in given)
+    try:
+        policy = _policy(given)
+        begin = launch.restarted(policy, connection) or begin
+        settings = launch.settings(policy, Path.cwd(), begin, may_fork="--name" not in given)
+    except WasiKernelError as e:
+        if "--on-terminal" in given:
+            raise
+        # Who opens the notebook sees it in its cells, not in the server's log alone.
+        print(f"wasi-kernel: {e}", file=sys.stderr)
+        settings = launch.refused(e)
     settings.introduce({"connection_file": connection, "name": given.get("--name", "")})
-    if policy.restart_keeps_state:
+    if settings.policy.restart_keeps_state:
         settings.keep_for(connection)
-    worker = launch.start(settings, worker=waiting)
+    if settings.refusal is None:
+        waiting = launch.start(settings, worker=waiting)
     main = _import_kernel()
     gc.enable()
-    main(argv, settings, worker, "--on-terminal" in given)
+    main(argv, settings, waiting, "--on-terminal" in given)
+
+
+def _policy(given: dict[str, str]) -> Policy:
+    """The policy file's, or the default one, as the other options change it."""
+    from dataclasses import replace
+
+    from wasi_kernel.policy import Policy
+
+    policy = Policy.load(given["--policy"]) if "--policy" in given else Policy()
+    changes: dict[str, Any] = {}
+    if "--restart-keeps-state" in given:
+        changes["restart_keeps_state"] = True
+    if "--frontend" in given:
+        changes["frontend"] = given["--frontend"]
+    if "--frontend-mimes" in given:
+        changes["frontend_mimes"] = tuple(filter(None, given["--frontend-mimes"].split(",")))
+    return replace(policy, **changes) if changes else policy
 
 
 OPTIONS = {
     "--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0, "--on-terminal": 0,
-    "--frontend": 1, "--frontend-mimes": 1,
+    "--policy": 1, "--frontend": 1, "--frontend-mimes": 1,
 }  # fmt: skip
 """What `kernel` takes beside Jupyter's own options, and how many values follow."""
 

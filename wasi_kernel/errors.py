@@ -7,6 +7,10 @@ message text; what a program may want to know is a field.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class WasiKernelError(Exception):
@@ -20,11 +24,46 @@ class PolicyError(WasiKernelError):
         key: Which key of the policy, such as `grants[0].host_path`.
         value: What it says.
         allowed: What it may say.
+        others: What else is wrong with the same policy.
+        source: The file that says so; "policy" for one that is in no file.
     """
 
-    def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"policy: {key} = {value!r}: {allowed}")
-        self.key, self.value, self.allowed = key, value, allowed
+    def __init__(
+        self, key: str, value: object, allowed: str, others: tuple[PolicyError, ...] = (), *,
+        source: str = "policy",
+    ) -> None:  # fmt: skip
+        lines = [f"{source}: {e.key} = {e.value!r}: {e.allowed}" for e in others]
+        super().__init__("\n".join([f"{source}: {key} = {value!r}: {allowed}", *lines]))
+        self.source = source
+        self.key: str = key
+        self.value: object = value
+        self.allowed: str = allowed
+        self.others = others
+
+    @property
+    def all(self) -> tuple[PolicyError, ...]:
+        """Each problem by itself, this one first."""
+        return (PolicyError(self.key, self.value, self.allowed), *self.others)
+
+    @classmethod
+    def raise_all(cls, problems: Iterable[PolicyError], source: str = "policy") -> None:
+        """Raises them as one, if there are any."""
+        found = [one for problem in problems for one in problem.all]
+        if found:
+            first, *others = found
+            raise cls(first.key, first.value, first.allowed, tuple(others), source=source)
+
+
+class PolicyFileError(WasiKernelError):
+    """A policy file cannot be read as TOML.
+
+    Attributes:
+        host_path: The file.
+    """
+
+    def __init__(self, host_path: str, detail: str) -> None:
+        super().__init__(f"{host_path}: {detail}")
+        self.host_path = host_path
 
 
 class InstallationError(WasiKernelError):

@@ -12,6 +12,7 @@ widgets.py (comms). In every mode a message passes twice as it passes once.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,13 @@ class Frontend:
         if shaped is None or self.trusted:
             return shaped
         self._cell = count
-        shown = self._shown(frame, shaped)
+        try:
+            shown = self._shown(frame, shaped)
+        except Exception:  # a filter's own fault: nothing of the message passes
+            logging.getLogger(__name__).exception("a %s could not be filtered", frame.type)
+            self._hold(frame.type, "could not be filtered; please report what it was")
+            self._notes.append(f"a {frame.type} was left out: it could not be filtered")
+            return None
         return shown if shown is None or self._fits(frame, shown) else None
 
     def _shown(self, frame: Frame, shaped: dict[str, Any]) -> dict[str, Any] | None:

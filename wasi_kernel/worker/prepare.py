@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_kernel import environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, TMP, WORK, Limits, Policy
+from wasi_kernel.policy import HOME, TMP, WORK, Grant, Limits, Policy
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
@@ -136,8 +136,9 @@ def preopens(
     found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
     for name, guest in (("tmp", TMP), ("home", HOME)):
         found.append(Preopen(str(scratch / name), guest, writable=True))
-    found.append(Preopen(work or str(empty), WORK, writable=False))
-    found += [Preopen(g.host_path, g.guest_path, g.writable) for g in policy.grants]
+    own = policy.work_grant or Grant(work or str(empty), WORK)
+    given = (own, *policy.other_grants)
+    found += [Preopen(g.host_path, g.guest_path, g.writable) for g in given]
     for p in found:
         if p.host_path.startswith(str(scratch)):
             Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
@@ -162,7 +163,7 @@ def _plan_path(cache: Cache, runtime: Runtime, policy: Policy) -> Path:
         sys.prefix,
         [_stamp(p) for p in (runtime.wasm, *environments.agent_files())],
         [guest for _, guest in runtime.folders],
-        [grant.guest_path for grant in policy.grants],
+        [grant.guest_path for grant in policy.other_grants],
         policy.preload,
     ]
     name = engines.key("plan", json.dumps(facts))
@@ -302,7 +303,7 @@ class Preparation:
     def _image(self, module: Module, compiled: Path, bundle: Path) -> Path:
         name = engines.key(
             "image", IMAGE_FORMAT, compiled.name, bundle.name, json.dumps(self._policy.preload),
-            json.dumps([g.guest_path for g in self._policy.grants]),
+            json.dumps([g.guest_path for g in self._policy.other_grants]),
         )  # fmt: skip
         path = self._cache.folder("images") / f"{name}.image"
         if self._cache.load(path) is not None:

@@ -1,0 +1,86 @@
+"""Kernels that are started with a policy file: what it grants, and what they say of a wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def start_with(start_kernel, tmp_path):
+    """Starts a kernel with a policy file of this text; its notebook's folder is tmp_path."""
+
+    def start(text, **options):
+        path = tmp_path / "policy.toml"
+        path.write_text(text)
+        return start_kernel(options=["--policy", str(path)], **options)
+
+    return start
+
+
+def test_grants_environment_and_limits(start_with, tmp_path, monkeypatch):
+    monkeypatch.setenv("FROM_THE_HOST", "yes")
+    monkeypatch.setenv("DATASETS", str(tmp_path / "sets"))
+    for name in ("data", "sets"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    kernel = start_with(
+        'grants = ["./data:/data", "${DATASETS}:/sets:rw"]\n'
+        'pass_env = ["FROM_THE_HOST", "NOT_SET_ANYWHERE"]\n'
+        '[env]\nMODE = "test"\n[limits]\nmemory_bytes = "1 GiB"\n'
+    )
+    assert kernel.run("open('/data/a.txt').read()").result == "'data'"
+    assert kernel.run("open('/data/b.txt', 'w')").content["ename"] == "PermissionError"
+    kernel.run("open('/sets/b.txt', 'w').write('new')")
+    assert (tmp_path / "sets" / "b.txt").read_text() == "new"
+    found = kernel.run("import os; {k: os.environ.get(k) for k in "
+                       "('MODE', 'FROM_THE_HOST', 'NOT_SET_ANYWHERE', 'PATH')}").result  # fmt: skip
+    assert found is not None
+    assert eval(found) == {  # noqa: S307 - a dict of ours, as text
+        "MODE": "test", "FROM_THE_HOST": "yes", "NOT_SET_ANYWHERE": None, "PATH": None,
+    }  # fmt: skip
+    assert "of 1.0 GiB" in kernel.run("%wasi").result
+
+
+def test_the_notebooks_folder_can_be_made_writable(start_with, tmp_path):
+    kernel = start_with('grants = [".:/work:rw"]')
+    kernel.run("open('made.txt', 'w').write('here')")
+    assert (tmp_path / "made.txt").read_text() == "here"
+    assert "/work, read and write, granted" in kernel.run("%wasi").result
+
+
+def test_the_frontend_is_the_files_unless_an_option_says_otherwise(start_kernel, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('frontend = "text"')
+    code = "w = %wasi frontend\nw.to_dict()['mode']"
+    assert start_kernel(options=["--policy", str(path)]).run(code).result == "'text'"
+    options = ["--policy", str(path), "--frontend", "isolated"]
+    assert start_kernel(options=options).run(code).result == "'isolated'"
+
+
+@pytest.mark.parametrize(
+    ("text", "ename", "named"),
+    [
+        ("frontend = 'open'\nworc = 1", "PolicyError", ["worc = 1", "frontend = 'open'"]),
+        ("grants = ['/etc']", "PolicyError", ["grants[0] = '/etc'", "HOST:GUEST"]),
+        ("grants = ['/proc:/p', '/:/r']", "PolicyError", ["grants[0].host_path", "system folder",
+                                                           "grants[1].host_path", "root"]),
+        ("grants = ['./nowhere:/x']", "PolicyError", ["does not exist"]),
+        ("grants = ['${NOT_SET_ANYWHERE}/x:/x']", "PolicyError", ["NOT_SET_ANYWHERE"]),
+        ("grants = [", "PolicyFileError", ["policy.toml", "is not TOML"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_policy_is_explained_in_the_cell(start_with, text, ename, named):
+    kernel = start_with(text, ready=False)
+    said = kernel.run("1").content
+    assert said["ename"] == ename
+    for part in named:
+        assert part in said["evalue"]
+
+
+def test_a_policy_that_is_not_there(start_kernel, tmp_path):
+    kernel = start_kernel(options=["--policy", str(tmp_path / "none.toml")], ready=False)
+    said = kernel.run("1").content
+    assert said["ename"] == "PolicyFileError"
+    assert "none.toml: cannot be read: No such file" in said["evalue"]
+    kernel.restart()
+    assert kernel.run("1").content["ename"] == "PolicyFileError"
