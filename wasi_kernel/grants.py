@@ -22,6 +22,9 @@ SYSTEM = ("/proc", "/sys", "/dev", "/run")
 KEYS = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".config", ".jupyter", ".local/share/jupyter")
 """Places in a home that hold keys and tokens; Jupyter's own hold the way to its server."""
 
+_KEYS = "keys"
+ALLOWED = "a folder that may be granted; this one is refused, since {}"
+
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
@@ -51,19 +54,20 @@ def check(policy: Policy, cache: Path) -> None:
         PolicyError(
             f"grants[{k}].host_path",
             grant.host_path,
-            f"a folder that may be granted; this one is refused, since {reason}",
+            ALLOWED.format(reason),
         )
         for k, grant in enumerate(policy.grants)
-        if (reason := refusal(Path(grant.host_path), cache)) is not None
+        if (reason := refusal(Path(grant.host_path), cache, forced=grant.forced)) is not None
     )
 
 
-def refusal(folder: Path, cache: Path) -> str | None:
+def refusal(folder: Path, cache: Path, *, forced: bool = False) -> str | None:
     """Why `folder` must not be granted, in a few words; None if it may be.
 
     Args:
         folder: The host folder, which need not exist.
         cache: The cache folder of this project.
+        forced: May it be, or lie in, a place that holds keys? (Never one that holds such a place.)
     """
     own = _identity(folder)
     if own is None:
@@ -77,6 +81,8 @@ def refusal(folder: Path, cache: Path) -> str | None:
     places = _protected(cache, home)
     for path, what in places:
         identity = _identity(path)
+        if identity in above and forced and what.startswith(_KEYS):
+            continue
         if identity in above:
             return f"it is {what}" if identity == own else f"it lies in {what}"
         if identity is not None and own in _ancestry(path):
@@ -95,5 +101,5 @@ def _protected(cache: Path, home: Path) -> list[tuple[Path, str]]:
     if runtime:
         found.append((Path(runtime), "Jupyter's runtime folder"))
     if home.is_absolute():  # else this user has none
-        found += [(home / name, f"keys (~/{name})") for name in KEYS]
+        found += [(home / name, f"{_KEYS} (~/{name})") for name in KEYS]
     return found

@@ -55,11 +55,13 @@ class Grant:
         host_path: The folder on the host, absolute.
         guest_path: Where the guest sees it, absolute.
         writable: May the guest change what is in it?
+        forced: Granted even if it holds keys (`~/.ssh`, `~/.aws`, `~/.config/...`).
     """
 
     host_path: str
     guest_path: str
     writable: bool = False
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,28 @@ class Policy:
             PolicyFileError: It cannot be read, or is no TOML.
             PolicyError: It says something that is not allowed; names all of it.
         """
+        return cls.from_file_data(policyfile.read(path), work=work, source=str(path))
+
+    @classmethod
+    def from_file_data(
+        cls,
+        data: dict[str, Any],
+        *,
+        work: str | os.PathLike[str] | None = None,
+        source: str = "policy",
+    ) -> Policy:
+        """The policy that a file with this `data` would say, on this host; see `load`.
+
+        Raises:
+            PolicyError: It says something that is not allowed; names all of it.
+        """
         folder = Path.cwd() if work is None else Path(work).absolute()
-        data, problems = policyfile.resolve(policyfile.read(path), work=folder, environ=os.environ)
+        meant, problems = policyfile.resolve(data, work=folder, environ=os.environ)
         try:
-            policy = cls.from_dict(data)
+            policy = cls.from_dict(meant)
         except PolicyError as e:
             problems.append(e)
-        PolicyError.raise_all(problems, source=str(path))
+        PolicyError.raise_all(problems, source=source)
         return policy
 
     @classmethod
@@ -318,8 +335,9 @@ def _grant_problems(key: str, grant: Grant, taken: list[str]) -> Problems:
     host, path = grant.host_path, grant.guest_path
     if not isinstance(host, str) or not posixpath.isabs(host) or "\0" in host:
         yield PolicyError(f"{key}.host_path", host, "an absolute path without NUL characters")
-    if not isinstance(grant.writable, bool):
-        yield PolicyError(f"{key}.writable", grant.writable, _A_BOOL)
+    for name in ("writable", "forced"):
+        if not isinstance(getattr(grant, name), bool):
+            yield PolicyError(f"{key}.{name}", getattr(grant, name), _A_BOOL)
     key = f"{key}.guest_path"
     if not isinstance(path, str) or not _is_plain(path):
         yield PolicyError(

@@ -61,9 +61,19 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def text(data: dict[str, Any]) -> str:
     """A file that says `data`."""
+    return HEAD + toml(data)
+
+
+def toml(data: dict[str, Any]) -> str:
+    """`data` as TOML."""
     import tomli_w
 
-    return HEAD + tomli_w.dumps(data)
+    return tomli_w.dumps(data)
+
+
+def is_absolute(written: str) -> bool:
+    """Does a host path mean the same in every folder?"""
+    return written.startswith(("/", "~", "${"))
 
 
 def resolve(

