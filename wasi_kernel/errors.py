@@ -213,7 +213,114 @@ LOSSES = {
     "GuestDesynchronized": "the interpreter stopped without an answer",
     "KeyboardInterrupt": "the cell did not react to the interrupt and was stopped from outside",
     "DeadlineExceeded": "the cell did not end within its deadline and was stopped from outside",
+    "TimeLimitExceeded": "the cell passed a limit of time and did not react to the interrupt",
     "WorkerKilled": "the worker process was killed from outside",
     "WorkerFailed": "the worker process failed",
 }
 """Each way to lose a guest (the `ename` that a cell's error carries) and what it means."""
+
+
+class PackageError(WasiKernelError):
+    """Packages cannot be had for a guest; nothing of them was installed."""
+
+
+class RequirementError(PackageError):
+    """A requirement is not one that can be asked for.
+
+    Attributes:
+        text: The requirement as it was given.
+        where: The file and line that it stands in, "" if it was given by itself.
+    """
+
+    def __init__(self, text: str, reason: str, where: str = "") -> None:
+        shown = text if len(text) <= 200 else text[:200] + "..."
+        super().__init__(f"{where + ': ' if where else ''}requirement {shown!r}: {reason}")
+        self.text, self.where = text, where
+
+
+class UnsatisfiableError(PackageError):
+    """No set of versions fits the requirements and what the runtime has built in.
+
+    Attributes:
+        requirements: What was asked for.
+        explanation: Why not, in the resolver's words.
+    """
+
+    def __init__(self, requirements: tuple[str, ...], explanation: str) -> None:
+        what = "cannot be had together" if len(requirements) > 1 else "cannot be had"
+        super().__init__(f"{', '.join(requirements)} {what}: {explanation}")
+        self.requirements, self.explanation = requirements, explanation
+
+
+class NativePackageError(PackageError):
+    """A package consists of native code, which a guest cannot load.
+
+    Attributes:
+        name: The package's.
+        version: Its version that would be needed.
+        chain: What asks for it: from a requirement down to the package itself.
+        instead: What the runtime has that does similar things, "" if nothing is known.
+        older: Requirements that, added to the others, do without native code; there may be none.
+        names: All native packages that these requirements lead to.
+    """
+
+    def __init__(
+        self,
+        chain: tuple[str, ...],
+        version: str,
+        *,
+        instead: str = "",
+        older: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> None:
+        name = chain[-1]
+        text = f"{name} {version} consists of native code, which the guest cannot load"
+        if len(chain) > 1:
+            text += f"; it is required so: {' -> '.join(chain)}"
+        others = [other for other in names if other != name]
+        if others:
+            text += f"; the same holds for {', '.join(others)}"
+        if instead:
+            text += f". The runtime has {instead}"
+        if older:
+            text += f". Older versions do without: add {', '.join(older)}"
+        super().__init__(text)
+        self.name, self.version, self.chain = name, version, chain
+        self.instead, self.older, self.names = instead, older, names or (name,)
+
+
+class DownloadError(PackageError):
+    """An index or a file of it could not be read.
+
+    Attributes:
+        explanation: What happened, in the downloader's words.
+    """
+
+    def __init__(self, what: str, explanation: str) -> None:
+        super().__init__(f"{what}: {explanation}")
+        self.explanation = explanation
+
+
+class WheelError(PackageError):
+    """A wheel is damaged, or not what it says it is, or has something in it that is refused.
+
+    Attributes:
+        wheel: Its file name.
+    """
+
+    def __init__(self, wheel: str, reason: str) -> None:
+        super().__init__(f"the wheel {wheel} is refused: {reason}")
+        self.wheel = wheel
+
+
+class HashMismatchError(WheelError):
+    """A wheel is another file than the one that was resolved or asked for.
+
+    Attributes:
+        expected: SHA-256 that it should have, hex.
+        found: SHA-256 that it has.
+    """
+
+    def __init__(self, wheel: str, expected: str, found: str) -> None:
+        super().__init__(wheel, f"its SHA-256 is {found}, not {expected}")
+        self.expected, self.found = expected, found

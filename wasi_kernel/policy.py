@@ -75,6 +75,9 @@ class Limits:
         output_bytes: What one cell may send to the front end; past it, one notice and no more.
         message_bytes: The largest single message (one display, one comm message).
         grace_s: Seconds after an interrupt until a guest that does not react is stopped.
+        cell_s: Seconds that one cell may take, waiting for input included; then it is interrupted,
+            and after `grace_s` stopped. None: any.
+        cell_cpu_s: Seconds of processor time that one cell may take; the same.
     """
 
     memory_bytes: int = 2048 * MIB
@@ -82,6 +85,8 @@ class Limits:
     output_bytes: int = 32 * MIB
     message_bytes: int = 128 * MIB
     grace_s: float = 10.0
+    cell_s: float | None = None
+    cell_cpu_s: float | None = None
 
     def __post_init__(self) -> None:
         PolicyError.raise_all(self._problems())
@@ -93,8 +98,12 @@ class Limits:
             ("output_bytes", 1024, 4096 * MIB),
             ("message_bytes", 1024, 256 * MIB),
             ("grace_s", 0.05, 3600),
+            ("cell_s", 0.05, 1e7),
+            ("cell_cpu_s", 0.05, 1e7),
         ):
-            value, whole = getattr(self, name), name != "grace_s"
+            value, whole = getattr(self, name), not name.endswith("_s")
+            if value is None and name.startswith("cell_"):
+                continue
             types = (int,) if whole else (int, float)
             if type(value) not in types or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"

