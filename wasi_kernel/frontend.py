@@ -15,16 +15,18 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_kernel.filters import bundles, shapes, terminal
 from wasi_kernel.policy import FRONTENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from wasi_kernel.filters.widgets import Widgets
     from wasi_kernel.frames import Frame
+
+T = TypeVar("T")
 
 MARK = "# From the sandbox: read it before you run it.\n"
 """First line of a cell that the guest has written."""
@@ -36,7 +38,11 @@ MAX_HELD = 1000
 _REASON_CHARACTERS = 200
 _COMMS = frozenset(("comm_open", "comm_msg", "comm_close"))
 _DISPLAYS = frozenset(("display_data", "update_display_data", "execute_result"))
-_VERSION = re.compile(r"\d{1,4}(?:\.\d{1,4}){0,2}")
+_VERSION = re.compile(r"2(?:\.\d{1,4}){0,2}")
+WIDGET_PROTOCOL = "2.1.0"
+"""Of ipywidgets 8; a page refuses a comm_open that names none, or another major one."""
+
+_NUMBERS = frozenset((int, float, bool, type(None)))
 _COMPLETION = {"start": int, "end": int, "text": str, "type": str, "signature": str}
 """What JupyterLab reads of a completion's metadata (completer's default/kernelprovider.ts)."""
 
@@ -72,8 +78,9 @@ class Frontend:
     """
 
     def __init__(
-        self, mode: str = "isolated", mimes: Iterable[str] = (), *, output_characters: int = 1 << 25
-    ) -> None:
+        self, mode: str = "isolated", mimes: Iterable[str] = (), *,
+        output_characters: int = 1 << 25,
+    ) -> None:  # fmt: skip
         if mode not in FRONTENDS:
             raise ValueError(f"frontend = {mode!r}: one of {', '.join(FRONTENDS)}")
         self._mode, self._mimes = mode, tuple(mimes)
@@ -126,14 +133,18 @@ class Frontend:
         if shaped is None or self.trusted:
             return shaped
         self._cell = count
-        try:
-            shown = self._shown(frame, shaped)
-        except Exception:  # a filter's own fault: nothing of the message passes
-            logging.getLogger(__name__).exception("a %s could not be filtered", frame.type)
-            self._hold(frame.type, "could not be filtered; please report what it was")
-            self._notes.append(f"a {frame.type} was left out: it could not be filtered")
-            return None
+        shown = self._safely(frame.type, lambda: self._shown(frame, shaped), None)
         return shown if shown is None or self._fits(frame, shown) else None
+
+    def _safely(self, kind: str, make: Callable[[], T], instead: T) -> T:
+        """What `make` gives, or, if a filter fails by a fault of its own, what is safe `instead`."""
+        try:
+            return make()
+        except Exception:
+            logging.getLogger(__name__).exception("a %s could not be filtered", kind)
+            self._hold(kind, "could not be filtered; please report what it was")
+            self._notes.append(f"a {kind} was left out: it could not be filtered")
+            return instead
 
     def _shown(self, frame: Frame, shaped: dict[str, Any]) -> dict[str, Any] | None:
         if frame.type == "stream":
@@ -165,10 +176,11 @@ class Frontend:
         cleaned = shapes.clean(frame.metadata)
         if self.trusted:
             return dict(cleaned)
-        version = cleaned.get("version") if frame.type == "comm_open" else None
-        if isinstance(version, str) and _VERSION.fullmatch(version):
-            return {"version": version}
-        return {}
+        if frame.type != "comm_open":
+            return {}
+        version = cleaned.get("version")
+        known = isinstance(version, str) and _VERSION.fullmatch(version)
+        return {"version": version if known else WIDGET_PROTOCOL}
 
     def _bundle(self, shaped: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -181,15 +193,15 @@ class Frontend:
         if "transient" in shaped:
             display_id = shaped["transient"].get("display_id")
             own = isinstance(display_id, str) and not display_id.startswith(OWN_DISPLAYS)
-            shown["transient"] = {"display_id": display_id[:256]} if own else {}
+            shown["transient"] = {"display_id": terminal.line(display_id[:256])} if own else {}
         return shown
 
     @staticmethod
     def _error(shaped: dict[str, Any]) -> dict[str, Any]:
         return {
             "ename": terminal.line(shaped["ename"]),
-            "evalue": terminal.show(shaped["evalue"]),
-            "traceback": [terminal.show(line) for line in shaped["traceback"]],
+            "evalue": terminal.trace(shaped["evalue"]),
+            "traceback": [terminal.trace(line) for line in shaped["traceback"]],
         }
 
     def error(self, content: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +267,11 @@ class Frontend:
             count = value.get("execution_count")
             shown["execution_count"] = count if type(count) is int else None
         return shown
+
+    def comm_opened(self, content: dict[str, Any]) -> None:
+        """The front end has opened a comm: what is said on it may pass, if it is a known widget."""
+        if self._mode == "isolated":
+            self._widgets.opened(content)
 
     def comm_info_reply(self, content: dict[str, Any]) -> dict[str, Any]:
         """A comm_info_reply's content."""
@@ -362,7 +379,7 @@ def _characters(value: Any) -> int:
         return len(value)
     if isinstance(value, dict):
         return sum(map(_characters, value.values()))
-    if isinstance(value, list) and value and isinstance(value[0], (str, dict, list)):
+    if isinstance(value, list) and not _NUMBERS.issuperset(map(type, value)):
         return sum(map(_characters, value))
     return 0
 

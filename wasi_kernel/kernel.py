@@ -500,6 +500,8 @@ class WasiKernel(Kernel):
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """comm_open, comm_msg or comm_close of the front end; there is no reply."""
         del stream, ident
+        if parent["header"]["msg_type"] == "comm_open":
+            self._frontend.comm_opened(parent["content"])
         content = {**parent["content"], "parent": _header(parent)}
         try:
             await self.sandbox.request(

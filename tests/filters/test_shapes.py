@@ -168,6 +168,7 @@ def test_a_comm_info_reply_as_it_should_be():
     }  # fmt: skip
     assert shapes.comm_info_reply({"comms": {"c": None}})["comms"] == {"c": {"target_name": ""}}
     assert shapes.comm_info_reply({"comms": [1]}) == {"status": "ok", "comms": {}}
+    assert shapes.comm_info_reply({"comms": {"__proto__": {}, "c": {}}})["comms"].keys() == {"c"}
 
 
 def test_text_has_no_lone_surrogates():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wasi_kernel.filters import terminal
-from wasi_kernel.filters.terminal import Streams, line, show
+from wasi_kernel.filters.terminal import Streams, line, show, trace
+
+QUICK = settings(max_examples=100, deadline=None)
 
 TEXTS = st.text(
     st.one_of(
@@ -91,6 +94,7 @@ def test_without_colours_not_even_these():
     assert line("a\nb\r\bc\x1b[0m\t") == "a␊b␍␈c␛[0m\t"
 
 
+@QUICK
 @given(TEXTS)
 def test_nothing_acts_and_twice_is_once(text: str):
     shown = show(text)
@@ -98,6 +102,61 @@ def test_nothing_acts_and_twice_is_once(text: str):
     assert show(shown) == shown
     assert acting(line(text)) == []
     assert "\n" not in line(text)
+
+
+def test_a_mark_of_direction_is_looked_at_once():
+    """The whole text says whether it may stand; asked for each mark, this would take an hour."""
+    assert show("\u200e" * 200_000) == "\\u200e" * 200_000
+    assert show("\u05d0" + "\u200e" * 200_000) == "\u05d0" + "\u200e" * 200_000
+
+
+# -- tracebacks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\x1b[31mE\x1b[0m: got <class 'int'>, not <b> or <abbr>",
+        "File <string>:1, in <module>",
+        "File ~/x.py:3, in f(x)\n      1 s = '<b>'\n----> 3 a < b",
+        "\x1b[36mCell\x1b[39m\x1b[36m \x1b[39m\x1b[32mIn[1]\x1b[39m\x1b[32m, line 1\x1b[39m",
+        "Input \x1b[32mIn [1]\x1b[0m, in <cell line: 1>()",
+    ],
+)
+def test_a_traceback_is_not_touched(text: str):
+    assert trace(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<a href='x'><img></a>", "< a href='x'><img></a>"),
+        ("<A\thref='x'>", "< A\thref='x'>"),
+        ("x <a", "x < a"),
+        ("<a\nhref='x'>", "< a\nhref='x'>"),
+        ("<\x1b[41ma href='x'>", "< \x1b[41ma href='x'>"),
+        ("<a\x1b[41m href='x'>", "< a\x1b[41m href='x'>"),
+        ("File x'><img>:1", "File x'>< img>:1"),
+        ("F\x1b[41mile x'><\x1b[41mimg>:1", "F\x1b[41mile x'>< \x1b[41mimg>:1"),
+        ("x'><b>Cell In[1], line 1", "x'>< b>Cell In[1], line 1"),
+        ("x'></b>Input \x1b[0mIn [1]", "x'>< /b>Input \x1b[0mIn [1]"),
+        ("<audio src=x>Cell In[1], line 1", "< audio src=x>Cell In[1], line 1"),
+        ("ok <b>\nFile x'<b>:1\nok <b>", "ok <b>\nFile x'< b>:1\nok <b>"),
+        ("\x1b]0;<a \x07", "␛]0;< a ␇"),
+    ],
+)
+def test_what_a_front_end_would_take_for_html_is_shown(text: str, shown: str):
+    """VS Code makes links of places, and writes whatever looks like a link as HTML."""
+    assert trace(text) == shown
+
+
+@QUICK
+@given(TEXTS, st.lists(st.sampled_from(["<", "a", " ", "'", "File ", "Cell", "\x1b[41m", "\n"])))
+def test_a_traceback_twice_is_once(text: str, more: list[str]):
+    shown = trace(text + "".join(more))
+    assert trace(shown) == shown
+    assert acting(shown) == []
 
 
 # -- streams -------------------------------------------------------------------------------------
@@ -132,6 +191,7 @@ def test_a_joiner_may_follow_in_the_next_piece():
     assert streams.show("stdout", "\u200d", 1) == "\\u200d"
 
 
+@QUICK
 @given(st.lists(TEXTS, max_size=6))
 def test_pieces_act_as_little_as_the_whole(pieces: list[str]):
     streams = Streams()
@@ -139,6 +199,19 @@ def test_pieces_act_as_little_as_the_whole(pieces: list[str]):
     assert acting(shown) == []
     again = Streams()
     assert "".join(again.show("stdout", piece, 1) for piece in [shown]) == shown
+
+
+@QUICK
+@given(TEXTS, st.lists(st.integers(0, 60), max_size=5))
+def test_pieces_give_what_the_whole_gives(text: str, cuts: list[int]):
+    """But for marks of direction, which a text may have that has a right-to-left letter."""
+    assume(not re.search("[\u200e\u200f\u061c]", text))
+    at = [0, *sorted(cuts), len(text)]
+    streams = Streams()
+    pieces = (text[a:b] for a, b in pairwise(at))
+    shown = "".join(streams.show("stdout", piece, 1) for piece in pieces)
+    assert show(text).startswith(shown)
+    assert re.fullmatch("␛(\\[[0-9;:]*)?|", show(text)[len(shown) :]), "what may still go on"
 
 
 def test_every_character_of_the_table_of_invisible_ones_is_shown_alone():

@@ -10,6 +10,7 @@ nbformat's files.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,12 @@ class Bundles:
 
         for mime, value in data.items():
             reasons: list[str] = []
-            shown = self._one(mime, value, reasons.append)
+            try:
+                shown = self._one(mime, value, reasons.append)
+            except Exception:  # a filter's own fault: nothing of it passes
+                logging.getLogger(__name__).exception("%s could not be filtered", mime[:80])
+                reasons.append("could not be filtered; please report what it was")
+                shown = None
             for reason in reasons:
                 hold(mime, reason)
             if shown is not None:
@@ -184,9 +190,12 @@ class Bundles:
 
     def _script(self, data: dict[str, Any], found: dict[str, Any], hold: Hold) -> str:
         """Shows a bundle's JavaScript in a frame, if nothing else is to be shown; else why not."""
-        source = next((data[mime] for mime in SCRIPTS if mime in data), None)
-        if source is None or self._text_only:
+        scripts = [data[mime] for mime in SCRIPTS if mime in data]
+        if not scripts:
             return ""
+        source = scripts[0]
+        if self._text_only:
+            return "JavaScript"
         if HTML in found or not isinstance(source, str):
             hold(SCRIPTS[0], "JavaScript beside HTML: left out")
             return "JavaScript"

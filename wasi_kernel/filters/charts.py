@@ -5,9 +5,11 @@ fetches what a figure names, and JupyterLab's GeoJSON extension writes propertie
 a popup. What is known to be harmless passes, addresses are left out, and a chart that is nothing
 without them is refused: the bundle's image or text stays. For vega see vega.py.
 
+What a button of a figure sets (`args`) is read as what is set: `["images[0].source", "/x"]`.
+
 Sources: plotly.js 3's attributes that are addresses, its list of map styles, and its labels, whose
-links it lets through with http, https and mailto alone (lib/svg_text_utils.js); CVE-2023-46308, of
-attribute paths that reach a prototype; jupyterlab-geojson's onEachFeature.
+links may lead to paths of the page's own server and into its own window (lib/svg_text_utils.js);
+CVE-2023-46308, of attribute paths that reach a prototype; jupyterlab-geojson's onEachFeature.
 """
 
 from __future__ import annotations
@@ -20,9 +22,20 @@ if TYPE_CHECKING:
 
     Hold = Callable[[str], None]
 
-ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:|[/\\]{2})", re.IGNORECASE)
 _IMAGE = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,[A-Za-z0-9+/=\s]*+", re.IGNORECASE)
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_WEB = "(?:https?://|mailto:)[^\\s\"'<>%{}]*"
+_LABEL = re.compile(
+    r"<(?:/?(?:b|i|u|s|em|strong|sub|sup|br|extra)\s*/?>"
+    r"|span(?:\s+style=(?:\"[\w\s:;#.,%-]*\"|'[\w\s:;#.,%-]*'))?\s*>|/(?:a|span)\s*>"
+    rf"|a\s+href=(?:\"{_WEB}\"|'{_WEB}')(?:\s+target=[\"']_blank[\"'])?\s*>)",
+    re.IGNORECASE,
+)
+"""Tags of plotly's labels that dress their text, or lead to the web in a window of their own."""
+
+_OPENS = re.compile(r"<(?=[A-Za-z/%]|\Z)")
+"""Where a tag may begin, or be made of this text and what a template puts behind it."""
+
 _NUMBERS = frozenset((int, float, bool, type(None)))
 
 _CONFIG = frozenset((
@@ -39,10 +52,17 @@ _LAST = re.compile(r"(\w+)[\]'\"\d\[]*\Z")
 _LOADED = frozenset(("scattergeo", "choropleth"))
 """Traces upon a world that plotly.js fetches."""
 
-_ON_TILES = re.compile(r"(?:scatter|choropleth|density)(map(?:box)?)")
+_TILES = re.compile(r"(?:scatter|choropleth|density)(map(?:box)?)")
+"""Traces upon tiles that it fetches, but for one style."""
+
 _MAP = re.compile(r"map(?:box)?\d*")
-_NO_TILES = "white-bg"
-"""The one style of such maps that loads nothing."""
+_NO_TILES: dict[str, Any] = {
+    "version": 8,
+    "sources": {},
+    "layers": [{"id": "paper", "type": "background", "paint": {"background-color": "#ffffff"}}],
+}
+"""A style of such maps that loads nothing. Of plotly's own even `white-bg` fetches the glyphs of
+texts, by the name of a font that the figure gives."""
 
 
 def plotly(figure: Any, hold: Hold) -> Any:
@@ -51,9 +71,7 @@ def plotly(figure: Any, hold: Hold) -> Any:
         hold("is not a figure")
         return None
     kept = {
-        key: _inner(figure[key], key, "", hold)
-        for key in ("data", "layout", "frames")
-        if key in figure
+        key: _inner(figure[key], key, hold) for key in ("data", "layout", "frames") if key in figure
     }
     layout = kept.get("layout")
     kept["layout"] = layout = layout if isinstance(layout, dict) else {}
@@ -62,11 +80,12 @@ def plotly(figure: Any, hold: Hold) -> Any:
         if kind in _LOADED:
             hold("is drawn upon a map of the world, which would be loaded")
             return None
-        if tiled := _ON_TILES.fullmatch(kind):
-            subplot = str(trace.get("subplot") or tiled[1])
-            if _MAP.fullmatch(subplot):
-                map_ = layout.get(subplot)
-                layout[subplot] = {**(map_ if isinstance(map_, dict) else {}), "style": _NO_TILES}
+        if tiled := _TILES.fullmatch(kind):
+            for subplot in (tiled[1], str(trace.get("subplot"))):  # a wrong name means the first
+                if _MAP.fullmatch(subplot):
+                    map_ = layout.get(subplot)
+                    old = map_ if isinstance(map_, dict) else {}
+                    layout[subplot] = {**old, "style": _NO_TILES}
     config = figure.get("config")
     if isinstance(config, dict):
         kept["config"] = {key: v for key, v in config.items() if key in _CONFIG}
@@ -82,39 +101,56 @@ def _traces(figure: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield trace
 
 
-def _inner(value: Any, key: str, above: str, hold: Hold) -> Any:
-    """A part of a figure, under its attribute's name or path, without addresses."""
+def _inner(value: Any, key: str, hold: Hold, *, button: bool = False) -> Any:
+    """A part of a figure, under its attribute's name or path, without addresses.
+
+    Args:
+        value: The part.
+        key: Its name, or the path that a button names.
+        hold: Gets what was left out.
+        button: Is it what a button sets?
+    """
     if isinstance(value, dict):
         found = {}
         for name, inside in value.items():
             if _PROTOTYPES.search(name):
                 hold("an attribute that reaches a prototype: left out")
             else:
-                found[name] = _inner(inside, name, key, hold)
+                found[name] = _inner(inside, name, hold, button=button)
         if _MAP.fullmatch(key) and "style" in found:
             found["style"] = _NO_TILES
         return found
     if isinstance(value, list):
         if _NUMBERS.issuperset(map(type, value)):  # the bulk of a figure
             return value
-        above = "args" if key in ("args", "args2") else above  # of a button: a name, then a value
-        return [_inner(v, key, above, hold) for v in value]
-    return _string(value, key, above, hold) if isinstance(value, str) else value
+        if key not in ("args", "args2"):
+            return [_inner(v, key, hold, button=button) for v in value]
+        paths = [key, *(v if isinstance(v, str) else key for v in value)]
+        return [_inner(v, path, hold, button=True) for v, path in zip(value, paths, strict=False)]
+    return _string(value, key, hold, button=button) if isinstance(value, str) else value
 
 
-def _string(value: str, key: str, above: str, hold: Hold) -> str:
+def _string(value: str, key: str, hold: Hold, *, button: bool) -> Any:
     last = _LAST.search(key[-100:])
     name = last[1] if last is not None else ""
     if name == "style" and "map" in key:
         return _NO_TILES
-    if (
-        (above == "args" or name in _ADDRESSES)
-        and ADDRESS.match(value)
-        and not _IMAGE.fullmatch(value)
-    ):
+    if name in _ADDRESSES and value and not _IMAGE.fullmatch(value):
         hold(f"an address: left out ({value[:60]})")
         return ""
-    return value
+    if button and (_PROTOTYPES.search(value) or value in _LOADED or _TILES.fullmatch(value)):
+        hold(f"a button that would load something, or reach a prototype: left out ({value[:60]})")
+        return ""
+    return _label(value) if "<" in value else value
+
+
+def _label(text: str) -> str:
+    """A label of which no tag is left that plotly.js makes a link of within the page."""
+    parts, at = [], 0
+    for tag in _LABEL.finditer(text):
+        parts += [_OPENS.sub("< ", text[at : tag.start()]), tag[0]]
+        at = tag.end()
+    return "".join([*parts, _OPENS.sub("< ", text[at:])])
 
 
 def geojson(value: Any, hold: Hold) -> Any:

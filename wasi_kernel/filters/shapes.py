@@ -202,5 +202,6 @@ def comm_info_reply(content: dict[str, Any]) -> dict[str, Any]:
     comms = {
         text(comm_id): {"target_name": text(_dict(info).get("target_name", ""))}
         for comm_id, info in _dict(content.get("comms")).items()
+        if comm_id != PROTO
     }
     return {"status": "ok", "comms": comms}

@@ -7,14 +7,20 @@ the escape that a string literal would have: a title, a clipboard write (OSC 52)
 a cursor movement that is to be seen does nothing.
 
 JupyterLab 4.6 (rendermime's renderers.ts, ansiSpan) knows SGR only and shows the rest as it is; a
-terminal that runs `jupyter console` obeys everything. Bidirectional controls: as in Unicode's UTS
-55 and CVE-2021-42574, of which the marks are kept in text that has a right-to-left letter.
+terminal that runs `jupyter console` obeys everything. VS Code (extensions/notebook-renderers:
+linkify.ts, stackTraceHelper.ts) makes links of a traceback's places and writes links as HTML.
+Bidirectional controls: as in Unicode's UTS 55 and CVE-2021-42574, of which the marks are kept in
+text that has a right-to-left letter.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PLAIN = bytes([8, 9, 10, 13, *range(0x20, 0x7F)])
 """ASCII that passes: measured with 3.11, deleting it from a megabyte takes 1 ms, a regular
@@ -34,6 +40,11 @@ _ACTS = re.compile(
 )
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_SGR = r"(?:\x1b\[[0-9;:]*m)"
+_COLOURS = re.compile(_SGR)
+_LINK = re.compile(rf"<(?={_SGR}*[aA]{_SGR}*(?:\s|\Z))")
+_TAG = re.compile(rf"<(?={_SGR}*[A-Za-z/!?])")
+_PLACE = re.compile(r"File\s|Cell|Input")
 _BROKEN_OFF = re.compile("\x1b(?:\\[[0-9;:]{0,60})?\\Z")
 """What may be the first half of an SGR sequence."""
 
@@ -62,10 +73,10 @@ def _visible(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _belongs(character: str, before: str, text: str) -> bool:
+def _belongs(character: str, before: str, is_right_to_left: Callable[[], bool]) -> bool:
     """Does this invisible character change how a visible one before it looks, as it is meant to?"""
     if character in "\u200e\u200f\u061c":
-        return _RIGHT_TO_LEFT.search(text) is not None
+        return is_right_to_left()
     if not before or (_HIDDEN.match(before) and (before, character) != ("\ufe0f", "\u200d")):
         return False
     if character in "\u200c\u200d":  # between letters of a script that joins, or pictures
@@ -89,6 +100,10 @@ def show(text: str, *, colours: bool = True, before: str = "") -> str:
     elif _ACTS.search(text) is None:
         return text
 
+    @cache
+    def is_right_to_left() -> bool:
+        return _RIGHT_TO_LEFT.search(text) is not None
+
     def replace(match: re.Match[str]) -> str:
         found = match[0]
         if len(found) > 1:
@@ -96,7 +111,8 @@ def show(text: str, *, colours: bool = True, before: str = "") -> str:
                 return found
             return "\u241b" + found[1:]
         start = match.start()
-        if _HIDDEN.match(found) and _belongs(found, text[start - 1] if start else before, text):
+        previous = text[start - 1] if start else before
+        if _HIDDEN.match(found) and _belongs(found, previous, is_right_to_left):
             return found
         return _visible(found)
 
@@ -111,6 +127,28 @@ def line(text: str) -> str:
         .replace("\r", "\u240d")
         .replace("\b", "\u2408")
     )
+
+
+def trace(text: str) -> str:
+    """A piece of a traceback as `show` gives it, in which VS Code finds no HTML.
+
+    It writes `<a href=...>...</a>` as HTML, of the text or made of a place's path; so a link's `<`
+    gets a space behind it, and so has any tag's in the line of a place that may end that path.
+    """
+    text = show(text)
+    if "<" not in text:
+        return text
+    text = _LINK.sub("< ", text)
+    return (
+        "\n".join(map(_placed, text.split("\n"))) if _PLACE.search(_COLOURS.sub("", text)) else text
+    )
+
+
+def _placed(text: str) -> str:
+    plain = _COLOURS.sub("", text)
+    if ("'" in plain or plain.startswith("<")) and _PLACE.search(plain):
+        return _TAG.sub("< ", text)
+    return text
 
 
 class Streams:
@@ -134,7 +172,7 @@ class Streams:
         if not text:
             return text
         text = self._torn.pop(name, "") + text
-        torn = _BROKEN_OFF.search(text) if "\x1b" in text[-64:] else None
+        torn = _BROKEN_OFF.search(text, max(0, len(text) - 64))
         if torn is not None:
             self._torn[name] = torn[0]
             text = text[: torn.start()]

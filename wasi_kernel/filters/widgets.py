@@ -6,10 +6,18 @@ so only the models of the core packages pass, each with its own view and at know
 their traits that become HTML, styles, classes or addresses are cleaned, whichever way they are set:
 comm_open, update, echo_update, update_states, and links between models in the browser.
 
+What a trait is called decides what it may hold, whosoever's it is, but for `value`: a page that was
+reconnected to another guest sets what that one says of an id (`update_states`) on the model that
+it has of that id, whatever that is. There a text must be harmless as HTML, too.
+
+A text in an exception is dangerous as well: the view of a widget that could not be made writes the
+exception's message into the page as HTML (packages/base's errorwidget.ts).
+
 Sources: ipywidgets 8.1 (packages/schema's list of models; packages/base, controls and base-manager
-for what becomes of a trait; python/jupyterlab_widgets' output.ts, which trusts outputs) and the
-list of 7.5. `description_allow_html` is always off: the sanitizer behind it puts math back after
-cleaning, with its quotes (base-manager's latex.ts), so that a title can end its attribute.
+for what becomes of a trait; python/jupyterlab_widgets' output.ts, which trusts outputs). Not 7,
+whose descriptions are HTML. `description_allow_html` is always off: the sanitizer behind it puts
+math back after cleaning, with its quotes (base-manager's latex.ts), so that a title can end its
+attribute.
 """
 
 from __future__ import annotations
@@ -25,11 +33,11 @@ if TYPE_CHECKING:
 TARGET = "jupyter.widget"
 BASE, CONTROLS, OUTPUT = (f"@jupyter-widgets/{name}" for name in ("base", "controls", "output"))
 VERSIONS = {
-    BASE: frozenset(("1.2.0", "2.0.0")),
-    CONTROLS: frozenset(("1.5.0", "2.0.0")),
-    OUTPUT: frozenset(("1.0.0",)),
+    BASE: "2.0.0",
+    CONTROLS: "2.0.0",
+    OUTPUT: "1.0.0",
 }
-"""Of ipywidgets 7.5 to 7.8 and 8."""
+"""Of ipywidgets 8."""
 
 _VIEWED = (
     "Accordion Audio Box Button Checkbox ColorPicker ColorsInput Combobox Controller"
@@ -65,16 +73,39 @@ _HTML = frozenset(("HTMLModel", "HTMLMathModel"))
 _TEXTS = _HTML | {"LabelModel"}
 _UNLINKED = _HTML | _MEDIA | _LINKS | {"OutputModel"}
 
+_CLEANED = frozenset((
+    "_dom_classes", "background", "description", "description_allow_html", "format", "icon",
+    "icons", "outputs", "readout_format", "source", "target",
+))  # fmt: skip
+"""Traits that are cleaned in any model."""
+
 LINKABLE = frozenset((
     "value", "index", "max", "min", "step", "disabled", "selected_index", "lower", "upper",
     "_playing", "button_color", "text_color", "bar_color", "handle_color",
 ))  # fmt: skip
 """Traits that may be linked in the browser: what a link writes there is seen by nobody else."""
 
-MAX_MODELS = 20_000
-_ID = re.compile(r"[\w-]{1,128}")
-_FORMAT = re.compile(r"(?!url\Z)[a-z0-9.+-]{1,20}", re.IGNORECASE)
+MAX_MODELS = 100_000
+"""At one time, at 220 bytes each: a bar of tqdm.notebook has eleven, and closes none."""
+
+MAX_REFUSED = 1000
+"""Of which it is known why."""
+
 _PROTOTYPE = frozenset(("__proto__", "constructor", "prototype"))
+_ID = re.compile(r"(?!(?:__proto__|constructor|prototype)\Z)[\w-]{1,128}")
+_FORMAT = re.compile(r"(?!url\Z)[a-z0-9.-]{1,20}", re.IGNORECASE)
+"""Of a picture, sound or film. No `svg+xml`, nor XML of another kind: it is shown from a blob, and
+a blob that is opened in a tab of its own runs its scripts as the page."""
+
+_NUMBERS = re.compile(
+    r"(?:[^<>&\"'`]?[<>=^])?[-+( ]?[$#]?0?\d{0,3},?(?:\.\d{1,2})?~?[a-z%]?", re.IGNORECASE
+)
+"""How numbers are written (d3-format's specifier). It says of any other what it was."""
+
+_MARKUP = re.compile(r"<[A-Za-z/!?]")
+_TOKEN = re.compile(r"(?!Toastify|maplibregl|mapboxgl|xterm)[^\s<>\"'&=`]+")
+"""A class that an exception may name, and none of those by which JupyterLab's and plotly's parts
+stand upon the page (a widget is not contained in its output, as HTML is)."""
 
 
 class Widgets:
@@ -84,6 +115,7 @@ class Widgets:
         html: Gives harmless HTML for any, or None.
         output: Gives a harmless output (as nbformat has it) for any, or None.
         hold: Gets what was changed or refused.
+        most: How many models there may be.
     """
 
     def __init__(
@@ -91,13 +123,27 @@ class Widgets:
         html: Callable[[str], str | None],
         output: Callable[[dict[str, Any]], dict[str, Any] | None],
         hold: Callable[[str], None],
+        *,
+        most: int = MAX_MODELS,
     ) -> None:
         self._html, self._output, self._hold = html, output, hold
+        self._most = most
         self._models: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._fresh: set[str] = set()  # those whose model the front end has made anew
+
+    def opened(self, content: dict[str, Any]) -> None:
+        """The front end has opened a comm, with this content: what is said on it may pass."""
+        comm_id, data = content.get("comm_id"), content.get("data")
+        state = _state(data) if isinstance(data, dict) else {}
+        model, why = self._model(content.get("target_name"), state)
+        if not why and isinstance(comm_id, str) and _ID.fullmatch(comm_id):
+            self._models.setdefault(comm_id, model)
 
     def refusal(self, comm_id: str) -> str:
         """Why there is no model with this id in the front end, "" if it was not refused."""
+        if not _ID.fullmatch(comm_id):
+            return "a widget whose id is none"
         return self._refused.get(comm_id, "")
 
     def open(self, content: dict[str, Any], buffers: int) -> dict[str, Any] | None:
@@ -116,6 +162,7 @@ class Widgets:
             return None
         self._refused.pop(comm_id, None)
         self._models[comm_id] = model
+        self._fresh.add(comm_id)
         shown = {"state": self._cleaned(model, state), "buffer_paths": paths}
         return {"comm_id": comm_id, "target_name": TARGET, "data": shown}
 
@@ -131,21 +178,24 @@ class Widgets:
         if view not in (known, (CONTROLS, None), (BASE, None)):
             return "", f"a {name} with the view {str(view)[:80]}"
         for part in ("_model_module", "_view_module"):
-            if state.get(f"{part}_version") not in VERSIONS.get(str(state.get(part)), ()):
+            if state.get(f"{part}_version") != VERSIONS.get(str(state.get(part))):
                 return "", f"a {name} of an unknown version"
-        if len(self._models) >= MAX_MODELS:
-            return "", f"more than {MAX_MODELS} widgets"
+        if len(self._models) >= self._most:
+            return "", f"more than {self._most} widgets"
         return str(name), ""
 
     def _refuse(self, comm_id: str, why: str) -> None:
         self._hold(why)
-        if len(self._refused) >= MAX_MODELS:
+        if len(self._refused) >= MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
         self._refused[comm_id] = why
 
     def close(self, content: dict[str, Any]) -> dict[str, Any] | None:
-        """A comm_close's content."""
+        """A comm_close's content, None if it is refused."""
+        if not _ID.fullmatch(content["comm_id"]):
+            return None
         self._models.pop(content["comm_id"], None)
+        self._fresh.discard(content["comm_id"])
         self._refused.pop(content["comm_id"], None)
         return {"comm_id": content["comm_id"], "data": {}}
 
@@ -153,7 +203,9 @@ class Widgets:
         """A comm_msg's content, None if it is refused."""
         comm_id, data = content["comm_id"], content["data"]
         method = data.get("method")
-        if method == "update_states" and comm_id not in self._models:
+        if not _ID.fullmatch(comm_id):
+            shown = None
+        elif method == "update_states" and comm_id not in self._models:
             shown = self._states(data, buffers)
         elif method in ("update", "echo_update"):
             shown = self._update(comm_id, data, buffers)
@@ -162,7 +214,11 @@ class Widgets:
         else:
             shown = None
         if shown is None:
-            if comm_id not in self._refused:
+            if comm_id in self._refused:
+                return None
+            if method in ("update", "echo_update") and comm_id not in self._models:
+                self._hold("an update of a widget that the page has not: left out")
+            else:
                 self._hold(f"a message {str(method)[:40]!r} that core widgets have not: refused")
             return None
         return {"comm_id": comm_id, "data": shown}
@@ -190,36 +246,64 @@ class Widgets:
         paths = _paths(data, states if isinstance(states, dict) else {}, buffers)
         if not isinstance(states, dict) or paths is None:
             return None
-        shown: dict[str, Any] = {}
+        places: dict[Any, list[list[Any]]] = {}
+        for path in paths:
+            places.setdefault(path[0], []).append(path[2:] if path[1:2] == ["state"] else [])
+        known = {}
         for comm_id, about in states.items():
             state = _state(about) if isinstance(about, dict) else {}
-            model, why = self._model(TARGET, state)
-            mine = [path[1:] for path in paths if path[0] == comm_id]
-            if why or self._models.get(comm_id, model) != model or not _ID.fullmatch(comm_id):
-                continue
-            if not self._may_be_buffers(model, [p[1:] if p[0] == "state" else [] for p in mine]):
-                continue
-            self._models[comm_id] = model
-            shown[comm_id] = {
-                "model_name": model,
+            why = self._learn(comm_id, state, places.get(comm_id, []))
+            if why:
+                self._hold(f"{why}: refused")
+            else:
+                known[comm_id] = state
+        shown = {
+            comm_id: {
+                "model_name": self._models[comm_id],
                 "model_module": state["_model_module"],
                 "model_module_version": state["_model_module_version"],
-                "state": self._cleaned(model, state),
+                "state": self._restored(comm_id, state),
             }
+            for comm_id, state in known.items()
+        }
+        paths = [path if path[0] in shown else ["-"] for path in paths]  # as many as buffers
         return {"method": "update_states", "states": shown, "buffer_paths": paths}
+
+    def _learn(self, comm_id: str, state: dict[str, Any], places: list[list[Any]]) -> str:
+        """Why a model with this whole state and buffers in these places is refused."""
+        model, why = self._model(TARGET, state)
+        if why:
+            return why
+        if not _ID.fullmatch(comm_id) or self._models.get(comm_id, model) != model:
+            return f"a {model} with the id of another widget"
+        if not self._may_be_buffers(model, places):
+            return "a widget with misplaced buffers"
+        self._models[comm_id] = model
+        return ""
+
+    def _restored(self, comm_id: str, state: dict[str, Any]) -> dict[str, Any]:
+        """A model's whole state, for a page that may have another model with this id."""
+        model = self._models[comm_id]
+        found = self._cleaned(model, state)
+        if comm_id in self._fresh:
+            return found
+        if model in _HTML:
+            found.setdefault("value", "")
+        elif isinstance(found.get("value"), str) and _MARKUP.search(found["value"]):
+            self._hold(f"{model} value, of another session, with HTML: left out")
+            del found["value"]
+        return found
 
     # -- traits ------------------------------------------------------------------------------
 
     @staticmethod
-    def _may_be_buffers(model: str, paths: list[list[Any]]) -> bool:
+    def _may_be_buffers(model: str, places: list[list[Any]]) -> bool:
         """May these places hold binary data? Where text is cleaned, they may not."""
-        for path in paths:
-            name = path[0] if path else None  # None: not in a trait at all
+        for place in places:
+            name = place[0] if place else None  # None: not in a trait at all
             if not isinstance(name, str) or name.startswith("_") or model in _STYLED | _LINKS:
                 return False
-            if name == "value" and model in _HTML:
-                return False
-            if name in ("outputs", "format", "icon", "icons", "description_allow_html"):
+            if name in _CLEANED or (name == "value" and model in _TEXTS):
                 return False
         return True
 
@@ -236,23 +320,34 @@ class Widgets:
 
     def _trait(self, model: str, name: str, value: Any) -> Any:
         """What a trait may be set to, None if it is to be left out."""
-        if name == "description_allow_html":
-            return False
-        if name in ("_dom_classes", "icons"):
-            return _class_list(value)
-        if name == "icon":
-            return css.classes(value) if isinstance(value, str) else None
+        if name in _CLEANED:
+            return self._known(model, name, value)
         if name == "value" and model in _TEXTS:
             return self._text(model, value) if isinstance(value, str) else None
-        if name == "format" and model in _MEDIA:
-            return value if isinstance(value, str) and _FORMAT.fullmatch(value) else None
         if model in _STYLED and not name.startswith("_"):
             return _styled(value)
-        if model in _LINKS and name in ("source", "target"):
-            return self._linked(value)
-        if model == "OutputModel" and name == "outputs":
-            return self._outputs(value)
         return value
+
+    def _known(self, model: str, name: str, value: Any) -> Any:
+        """The same for one of `_CLEANED`."""
+        if name == "description_allow_html":
+            return False
+        if name == "outputs":
+            return self._outputs(value)
+        if name in ("source", "target"):
+            return self._linked(value)
+        if name == "background":
+            return _styled(value)
+        if name in ("_dom_classes", "icons"):
+            return _class_list(value, apart=name == "_dom_classes")
+        if not isinstance(value, str):
+            return None
+        if name == "icon":
+            return _classes(value)
+        if name == "description":  # it is typeset
+            return latex.disarmed(value)
+        pattern = _FORMAT if name == "format" and model in _MEDIA else _NUMBERS
+        return value if pattern.fullmatch(value) else None
 
     def _text(self, model: str, value: str) -> str | None:
         return latex.disarmed(value) if model == "LabelModel" else self._html(value)
@@ -283,10 +378,20 @@ def _are_texts(*values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _class_list(value: Any) -> Any:
+def _classes(names: str) -> str:
+    """Class names, each such that an exception may name it."""
+    names = css.classes(names)
+    found = names.split()
+    if all(map(_TOKEN.fullmatch, found)):
+        return names
+    return " ".join(filter(_TOKEN.fullmatch, found))
+
+
+def _class_list(value: Any, *, apart: bool) -> Any:
+    """A list of them; each stands `apart`, or all have their places."""
     if not isinstance(value, (list, tuple)) or not _are_texts(*value):
         return None
-    return [css.classes(name) for name in value]
+    return [c for n in value for c in _classes(n).split()] if apart else list(map(_classes, value))
 
 
 def _styled(value: Any) -> Any:
