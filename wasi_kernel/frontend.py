@@ -137,7 +137,7 @@ class Frontend:
         return shown if shown is None or self._fits(frame, shown) else None
 
     def _safely(self, kind: str, make: Callable[[], T], instead: T) -> T:
-        """What `make` gives, or, if a filter fails by a fault of its own, what is safe `instead`."""
+        """What `make` gives, or what is safe `instead`, if a filter fails by its own fault."""
         try:
             return make()
         except Exception:

@@ -28,7 +28,7 @@ def test_a_slider_is_moved_and_the_guest_answers(open_notebook):
     expect(readout).to_have_text("10")
     slider.locator(".noUi-handle").press("ArrowRight")
     expect(readout).to_have_text("11")
-    expect(shown.locator(".jupyter-widgets-output-area")).to_contain_text("moved to 11")
+    expect(notebook.cell(0).locator(".jp-OutputArea").first).to_contain_text("moved to 11")
     expect(notebook.run(1)).to_have_text("11")
     notebook.run(2)
     expect(readout).to_have_text("77")
