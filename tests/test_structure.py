@@ -31,7 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("css", "terminal", "latex", "charts", "vega", "shapes"),
     ("addresses", "enclosure", "svg", "widgets"),
-    ("markup", "markdown"),
+    ("nesting", "markdown"),
+    ("markup",),
     ("bundles",),
 )
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""

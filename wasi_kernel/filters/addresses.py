@@ -3,17 +3,30 @@
 Pure; standard library only. Nothing is asked for by itself: images, sounds and films are data. A
 link leads to the web, to a file below the notebook's folder (IPython's FileLink) or to a place in
 the output; never to a path of the server (`/terminals/new` opened a terminal in the classic
-notebook), nor to `javascript:`, `data:`, VS Code's `command:` and the like.
+notebook) or to the machine that the browser runs on, where the server often is, nor to
+`javascript:`, `data:`, VS Code's `command:` and the like.
 """
 
 from __future__ import annotations
 
 import re
+from html import unescape
 
 from wasi_kernel.filters import css
 
-WEB = re.compile(r"(?:https?://|mailto:)[^\s\"'<>`\\]+", re.IGNORECASE)
-_FILE = re.compile(r"(?!(?:[^/]*/)*\.\.)[\w%+~ -][\w.%+~ -]*(?:/[\w.%+~ -]+)*/?")
+_HOST = (
+    r"(?!(?:[a-z0-9_-]+\.)*localhost\.?(?![\w.-]))"
+    r"(?:(?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*\.?|(?!0|127\.)\d{1,3}(?:\.\d{1,3}){3})(?::\d*)?(?![^/?#])"
+)
+"""Written plainly: a browser also reads `0x7f.1`, `%6cocalhost` and full-width letters as the
+loopback address, and what stands before an `@` as a name (WHATWG URL, host parsing)."""
+
+WEB = re.compile(rf"(?:https?://(?={_HOST})|mailto:)[^\s\"'<>`\\]+", re.IGNORECASE | re.ASCII)
+
+UPWARDS = r"(?!(?:[^/]*/)*\.\.)(?!(?s:.*)%(?:2[ef]|5c|25))"
+"""No `..`, which a browser also reads in `%2e%2e` (WHATWG URL, "double-dot path segment")."""
+
+_FILE = re.compile(rf"{UPWARDS}[\w%+~ -][\w.%+~ -]*(?:/[\w.%+~ -]+)*/?", re.IGNORECASE)
 
 _IMAGE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|bmp|avif|apng|svg\+xml|x-icon|vnd\.microsoft\.icon)"
@@ -25,6 +38,15 @@ _IMAGE = re.compile(
 _SOUND = re.compile(
     r"data:(?:audio|video)/[\w.+-]+(?:;codecs=[\w.,-]+)?;base64,[\w+/=\s-]*+", re.IGNORECASE
 )
+
+_NUMBER = re.compile(r"&#0*+([0-9]*+)")
+
+
+def unescaped(text: str) -> str:
+    """`text` with its character references read, whatever number they have."""
+    if "&#" in text:  # int() refuses more than 4300 digits
+        text = _NUMBER.sub(lambda m: "&#" + (m[1][:8] or "0" * (len(m[0]) > 2)), text)
+    return unescape(text)
 
 
 def link(address: str) -> str | None:

@@ -83,6 +83,10 @@ _PAGE_CLASS = re.compile(PAGE)
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|<!--|-->|<", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _PIECE = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|[^"\'\\{}();]+|\\.|.', re.DOTALL)
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|[()\[\]]', re.DOTALL)
+_CLOSED_BY = {"(": ")", "[": "]"}
+_OPENS_STYLE = re.compile(r"<style", re.IGNORECASE | re.ASCII)
+_ENDS_STYLE = re.compile(r"</style", re.IGNORECASE | re.ASCII)
 _CONDITION = re.compile(r"@[a-z]+[\w\s():,.>=/%-]*", re.IGNORECASE)
 _SELECTOR_PART = re.compile(
     r"\[\s*[\w-]+\s*(?:[~|^$*]?=\s*(?:[\w-]+|\"[^\"\\\n<>]*\"|'[^'\\\n<>]*')\s*[is]?\s*)?\]"
@@ -111,12 +115,15 @@ def value(text: str, *, fragments: bool = False) -> str | None:
 
 
 def _balanced(text: str) -> bool:
-    depth = 0
-    for piece in _PIECE.finditer(text):
-        depth += (piece[0] == "(") - (piece[0] == ")")
-        if depth < 0:
+    """Do brackets close in order? One that does not takes what follows, `}` included, with it."""
+    awaited: list[str] = []
+    for piece in _BRACKET.finditer(text):
+        sign = piece[0]
+        if sign in _CLOSED_BY:
+            awaited.append(_CLOSED_BY[sign])
+        elif sign in ")]" and (not awaited or awaited.pop() != sign):
             return False
-    return depth == 0
+    return not awaited
 
 
 def prefixed(name: str) -> str:
@@ -131,8 +138,14 @@ def classes(names: str) -> str:
     return " ".join(name for name in names.split() if not _PAGE_CLASS.match(name))
 
 
-def declarations(text: str, *, fragments: bool = False, custom_only: bool = False) -> str:
-    """The declarations of a style attribute or of a rule that are harmless, as `a:b;c:d`."""
+def declarations(text: str, *, fragments: bool = False, among: frozenset[str] | None = None) -> str:
+    """The declarations of a style attribute or of a rule that are harmless, as `a:b;c:d`.
+
+    Args:
+        text: Of the attribute, or between the braces.
+        fragments: As for `value`.
+        among: Properties that may be set, beside custom ones; None for all that are not refused.
+    """
     found = []
     for piece in _split(_COMMENT.sub(" ", text)):
         name, colon, raw = piece.partition(":")
@@ -140,7 +153,7 @@ def declarations(text: str, *, fragments: bool = False, custom_only: bool = Fals
         if not colon or not _PROPERTY.fullmatch(name):
             continue
         name = name if name.startswith("--") else name.lower()
-        if name in REFUSED or (custom_only and not name.startswith("--")):
+        if name in REFUSED or (among is not None and name not in among and name[:2] != "--"):
             continue
         safe = value(raw, fragments=fragments)
         if safe and not (name == "position" and safe.lower().startswith("fixed")):
@@ -170,14 +183,14 @@ def _split(text: str) -> Iterator[str]:
 def split_sheets(html: str) -> tuple[str, list[str]]:
     """(what is left without its style elements, the text of each)."""
     rest, sheets, at = [], [], 0
-    low = html.lower() if "<style" not in html or "</style" not in html else html
-    while (start := low.find("<style", at)) >= 0:
-        opened, end = low.find(">", start), low.find("</style", start)
-        closed = low.find(">", end) if end >= 0 else -1
-        if not 0 <= opened < end < closed:
-            break
-        rest.append(html[at:start])
-        sheets.append(html[opened + 1 : end])
+    while (
+        (opens := _OPENS_STYLE.search(html, at))
+        and (opened := html.find(">", opens.end())) >= 0
+        and (ends := _ENDS_STYLE.search(html, opened))
+        and (closed := html.find(">", ends.end())) >= 0
+    ):
+        rest.append(html[at : opens.start()])
+        sheets.append(html[opened + 1 : ends.start()])
         at = closed + 1
     return "".join([*rest, html[at:]]), sheets
 
@@ -202,7 +215,7 @@ def _rules(text: str, scope: str, fragments: bool, depth: int) -> Iterator[str]:
                     yield f"{prelude}{{\n{inner}}}\n"
             continue
         for root, group in _selectors(prelude, scope):
-            inside = declarations(body, fragments=fragments, custom_only=root)
+            inside = declarations(body, fragments=fragments, among=frozenset() if root else None)
             if inside:
                 yield f"{group}{{{inside}}}\n"
 

@@ -10,11 +10,15 @@ document in `srcdoc`, and the policy as the first thing in its head:
   inner. Seen in Chromium 156: with one frame three such requests arrived, with two none. The
   contents of a `srcdoc` are no request, so `frame-src 'none'` lets them be (HTML, "navigate").
 - No policy ends WebRTC (`webrtc` is unknown to Chromium 156: a STUN request and a DNS lookup of a
-  chosen name left the frame) nor `<link rel=preconnect>` and `rel=dns-prefetch`. A script of ours
-  runs first: it takes the constructors away, and keeps elements that would bring fresh ones
-  (frames) or load in advance (links) from being made; Trusted Types bring every string that
-  becomes HTML before it. What it uses it holds itself, as later scripts may replace every builtin.
+  chosen name left the frame) nor `<link rel=preconnect>` and `rel=dns-prefetch`, nor voices that a
+  browser has fetched. A script of ours runs first: it takes the constructors away, and keeps
+  elements that would bring fresh ones (frames) or load in advance (links) from being made; Trusted
+  Types bring every string that becomes HTML before it. What it uses it holds itself, as later
+  scripts may replace every builtin.
   Browsers without Trusted Types (Firefox before 148, Safari before 26) lack that part.
+- Nothing keeps a frame from posting messages to the windows around it (`top` cannot be redefined).
+  JupyterLab 4.6 listens to none. VS Code's notebook does, and does not look who sends them
+  (webviewPreloads.ts): there it could bring HTML into the view that holds all outputs.
 - `'unsafe-eval'` gives nothing here that inline scripts have not, and vega needs it.
 
 Height: a page without a script of ours cannot fit a frame to its content, so it is guessed from
@@ -26,7 +30,7 @@ that is what FALLBACK is for.
 from __future__ import annotations
 
 import re
-from html import escape, unescape
+from html import escape
 
 from wasi_kernel.filters import css
 
@@ -78,7 +82,7 @@ own(Document.prototype,"write",write);own(Document.prototype,"writeln",write);
 for(const [o,n] of [[Element.prototype,"setHTML"],[ShadowRoot.prototype,"setHTML"],
 [Document,"parseHTML"]])own(o,n,()=>undefined);
 for(const n of Object.getOwnPropertyNames(self))
-if(/^(webkit|moz)?RTC|^XSLTProcessor$/.test(n))delete self[n];
+if(/^(webkit|moz)?(RTC|Speech)|^(XSLTProcessor|speechSynthesis)$/.test(n))delete self[n];
 })();"""
 GUARD = " ".join((_GUARD % ",".join(f'"{name}"' for name in BARRED)).split("\n"))
 
@@ -107,7 +111,7 @@ LIBRARY = 100_000
 """Characters from which on a script is a library, whose heights say nothing of this output."""
 
 _FRAME = re.compile(
-    r'<div style="height:\d+px[^"<>]*">'
+    r'<div style="height:[0-9]{2,4}px[^"<>]*">'
     r'<iframe sandbox="allow-scripts" style="[^"<>]*" srcdoc=(["\'])(.*)\1>'
     rf"{re.escape(FALLBACK)}</iframe></div>",
     re.DOTALL,
@@ -148,17 +152,22 @@ def _escaped(text: str, quote: str) -> str:
     return text.replace("&", "&amp;").replace(quote, "&quot;" if quote == '"' else "&#39;")
 
 
+def _unescaped(text: str) -> str:
+    """What `_escaped` was given; of other text something that it would not write again so."""
+    return text.replace("&quot;", '"').replace("&#39;", "'").replace("&amp;", "&")
+
+
 def is_enclosed(html: str) -> bool:
     """Is this to the letter what `enclosed` gives for some html? Then it is not enclosed again."""
     match = _FRAME.fullmatch(html)
     if match is None:
         return False
-    document = unescape(match[2])
+    document = _unescaped(match[2])
     start = document.find("srcdoc=", len(_OUTER))
     if not document.startswith(_OUTER) or start < 0:
         return False
     quoted = document[start + len("srcdoc=") : -len("></iframe></body></html>")]
-    inner = unescape(quoted[1:-1])
+    inner = _unescaped(quoted[1:-1])
     if not inner.startswith(_INNER):
         return False
     inner = inner[len(_INNER) :]

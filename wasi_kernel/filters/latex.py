@@ -13,15 +13,25 @@ from __future__ import annotations
 
 import re
 
+_SPACE = r"\s{0,9}+"
+_COLOUR = rf"{_SPACE}\{{[\w .,!#-]{{0,99}}+\}}"
+_MODEL = rf"(?:{_SPACE}\[[\w .,-]{{0,40}}+\])?+"
+
 _MACRO = re.compile(
-    r"\\(?=(?:href|url)(?![A-Za-z])(?!\s*\{\s*https?://[^\s{}\\\"'<>`$]*\s*\})"
+    r"\\(?=(?:"
+    rf"(?:href|url)(?![A-Za-z])(?!{_SPACE}\{{{_SPACE}https?://[^\s{{}}\\\"'<>`$]{{1,2000}}+\}})"
     r"|(?:require|class|cssId|style|data|html(?:Class|Data|Id|Style)|includegraphics|mmlToken"
-    r"|csname|special|input|include|openin|write|catcode|texttip|mathtip)(?![A-Za-z])"
-    r"|(?:color|textcolor|pagecolor|colorbox|fcolorbox|bbox|rowcolor|cellcolor)"
-    r"\s*(?:\[[^\];:(]*+[;:(]|\{[^{};:(]*+[;:(]))"
+    r"|csname|special|input|include|openin|write|catcode|texttip|mathtip|mathtoolsset|setOptions)"
+    r"(?![A-Za-z])"
+    rf"|(?:color|textcolor|pagecolor|colorbox|(?:row|column|cell)color)(?![A-Za-z])"
+    rf"(?!{_MODEL}{_COLOUR})"
+    rf"|(?:fcolorbox|definecolor)(?![A-Za-z])(?!{_MODEL}{_COLOUR}{_COLOUR})"
+    rf"|definecolor(?!{_COLOUR}{_COLOUR}{_COLOUR})"
+    rf"|(?:bbox|unicode)(?![A-Za-z])(?={_SPACE}\[)(?!{_MODEL}{_SPACE}\{{)))"
 )
-"""MathJax: html, action, require, color and bbox packages; KaTeX: the commands that its `trust`
-option is about. Colours with a `;`, `:` or `(` are style sheets."""
+"""MathJax: html, action, require, color, bbox, unicode, mathtools and setoptions packages; KaTeX:
+the commands that its `trust` option is about. What colours, boxes and fonts are told is plain words
+and numbers: MathJax puts some of it into a style. The bounds keep the time linear."""
 
 _LOADS = re.compile(r"\burl(?=\()", re.IGNORECASE)
 
@@ -30,4 +40,5 @@ def disarmed(text: str) -> str:
     """`text` with the macros disarmed that link, style or load; the same object if it has none."""
     if "\\" not in text:
         return text
-    return _LOADS.sub("url ", _MACRO.sub(r"\\ ", text))
+    changed = _MACRO.sub(r"\\ ", text)
+    return text if changed == text else _LOADS.sub("url ", changed)

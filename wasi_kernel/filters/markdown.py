@@ -13,12 +13,16 @@ a sanitizer where the notebook is trusted. Two things in JupyterLab alone:
 - Math is taken out first and put back into the rendered HTML, with `<>&` escaped and quotes not. In
   `[a](https://x/$" onclick="..."$)` it so ends up in an attribute, and ends it.
 - The language of a fenced block is written into an attribute as it is; `mermaid` draws in the page.
+
+And nbconvert writes it all into one page: an end tag without its start tag, as one of them stands
+in code or in a list, ends the page's own elements there, a start tag without its end tag dresses
+what follows. So tags are kept in pairs between which nothing begins or ends for any renderer.
 """
 
 from __future__ import annotations
 
 import re
-from html import unescape
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from wasi_kernel.filters import addresses, css, latex
@@ -34,10 +38,25 @@ TAGS = frozenset((
     "var", "wbr",
 ))  # fmt: skip
 _VOID = frozenset(("br", "hr", "img", "wbr"))
+_INLINE = frozenset((
+    "a", "abbr", "b", "code", "del", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "small",
+    "span", "strike", "strong", "sub", "sup", "tt", "u", "var",
+))  # fmt: skip
 _ATTRIBUTES = frozenset((
     "align", "alt", "bgcolor", "border", "color", "colspan", "face", "height", "href", "open",
     "rowspan", "size", "src", "start", "style", "title", "valign", "width",
 ))  # fmt: skip
+
+_STYLES = frozenset((
+    "background", "background-color", "border", "border-bottom", "border-collapse", "border-color",
+    "border-left", "border-radius", "border-right", "border-style", "border-top", "border-width",
+    "color", "display", "float", "font", "font-family", "font-size", "font-style", "font-weight",
+    "height", "line-height", "max-height", "max-width", "min-width", "opacity", "overflow",
+    "overflow-x", "overflow-y", "padding", "padding-bottom", "padding-left", "padding-right",
+    "padding-top", "text-align", "text-decoration", "text-transform", "vertical-align",
+    "white-space", "width",
+))  # fmt: skip
+"""Properties that keep an element in its place: no box contains it here, as in markup.py."""
 
 _LESS = re.compile(
     r"<(?=[A-Za-z/!?])"  # what may begin a tag, in any parser of HTML
@@ -46,13 +65,20 @@ _LESS = re.compile(
 )
 _ATTRIBUTE = re.compile(r" +([a-z]+)(?:=\"([^\"]*)\")?")
 
-_OPENS = re.compile(r"\](?=\()|\](?=:)")
-_ADDRESS = re.compile(r"\][(:][\s>]*(?:<[\s<]*([^>]*)|([^\s)]*))")
-_SPACES = re.compile(r"[\s\x00-\x20]+")
-_HARMLESS = re.compile(
-    r"(?:https?://|mailto:)[^\s\"'<>`\\]*|#[^\s\"'<>`\\:]*|(?!/)(?!.*\.\.)[^\s\"'<>`\\:&;]*",
-    re.IGNORECASE,
+# What begins or ends something in some renderer, but for whole code spans and plain links.
+_MARKS = re.compile(
+    r"(?<!`)`[^`\n<]*+`(?!`)|\]\([^\s()<>\"'`$\\]*+\)"
+    r"|(?P<always>[`$\\]|\][(:\[]|~~~)"
+    r"|(?P<block>\n[ \t]*+\n(?=    |\t|[ ]*+(?:[-+*#>|=]|\d+[.)])))"
+    r"|(?P<line>\n(?=[ \t]*+\n|    |\t|[ ]*+(?:[-+*#>|=]|\d+[.)])))"
 )
+_FENCES = re.compile(r"^[ \t>*+\-\d.)]*+(?:`{3}|~{3})[^\n]*+", re.MULTILINE)
+_DISPLAYS = re.compile(r"\$\$|\\\\[()\[\]]|\\(?:begin|end)\{")
+
+_OPENS = re.compile(r"\](?=\()|\](?=:)")
+_ADDRESS = re.compile(r"\](?:(\()|:)[\s>]*+(?:<[\s<]*+([^<>\n]*+)(>?)|([^\s\[\]]*+)([\[\]]?))")
+_SPACES = re.compile(r"[\s\x00-\x20]+")
+_BELOW = re.compile(rf"#[^\s\"'<>`\\:]*|(?!/){addresses.UPWARDS}[^\s\"'<>`\\:&;]*", re.IGNORECASE)
 _DATA = re.compile(
     r"!\[[^\[\]\n\\`\"$<>]*\]\(data:image/(?:png|jpe?g|gif|webp);base64,[A-Za-z0-9+/=]*\)"
 )
@@ -93,7 +119,7 @@ def _tags(text: str) -> str:
     if "<" not in text:
         return text
     found = list(_LESS.finditer(text))
-    kept = _paired(found)
+    kept = _kept(text, found)
     parts, at = [], 0
     for k, match in enumerate(found):
         parts.append(text[at : match.start()])
@@ -102,32 +128,109 @@ def _tags(text: str) -> str:
     return "".join(parts) + text[at:]
 
 
-def _paired(found: list[re.Match[str]]) -> set[int]:
-    """Which of the tags stay: the harmless ones that stand alone or in pairs, one in the other."""
-    kept: set[int] = set()
+def _kept(text: str, found: list[re.Match[str]]) -> set[int]:
+    """Which of the tags stay: harmless ones that stand alone, and pairs as the module says."""
+    alone, pairs = _paired(found)
+    if not pairs:
+        return alone
+    seams = _Seams(text)
+    kept, end, whole = alone, 0, 0
+    for i, j in sorted(pairs):
+        opens, closes = found[i], found[j]
+        if opens[2].lower() in _INLINE:
+            # nbconvert writes an empty one in a heading as XML, which HTML reads as a start tag
+            if opens.end() < closes.start() and seams.none(
+                opens.end(), closes.start(), "always", "block", "line"
+            ):
+                kept |= {i, j}
+        elif opens.start() < whole or seams.apart(opens, closes, end):
+            kept |= {i, j}
+            end = max(end, closes.end())
+            if seams.none(opens.end(), closes.start(), "always", "block"):
+                whole = end
+    return kept
+
+
+class _Seams:
+    """Where something begins or ends in some renderer of a text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at: dict[str | None, list[int]] = {"always": [], "block": [], "line": []}
+        for mark in _MARKS.finditer(text):
+            if mark.lastgroup is not None:
+                self._at[mark.lastgroup].append(mark.start())
+        self._at["display"] = [m.start() for m in _DISPLAYS.finditer(text)]
+        self._at["fence"] = []
+        self._plain_until = len(text)  # so far fences are written as all renderers read them
+        for fence in _FENCES.finditer(text):
+            opened = len(self._at["fence"]) % 2 == 0
+            if not re.fullmatch(r"```[\w+-]*" if opened else "```[ ]*", fence[0]):
+                self._plain_until = fence.start()
+                break
+            self._at["fence"].append(fence.start())
+
+    def none(self, start: int, end: int, *kinds: str) -> bool:
+        """Is there no such mark between two places?"""
+        places = (self._at[kind] for kind in kinds)
+        return all(bisect_left(at, start) == bisect_left(at, end) for at in places)
+
+    def apart(self, opens: re.Match[str], closes: re.Match[str], end: int) -> bool:
+        """Do both tags of a block stand where every renderer reads HTML, or neither?
+
+        `end` is where the last such block ends.
+        """
+        start, stop = opens.start(), closes.start()
+        if not (self._after_blank(start) or (end and self._text[end:start] in ("", "\n"))):
+            return False
+        if self.none(start, stop, "always", "block"):
+            return True
+        return (
+            self._after_blank(stop)
+            and stop < self._plain_until
+            and bisect_left(self._at["fence"], start) % 2 == 0
+            and bisect_left(self._at["fence"], stop) % 2 == 0
+            and self.none(start, stop, "display")
+        )
+
+    def _after_blank(self, at: int) -> bool:
+        if at and self._text[at - 1] != "\n":
+            return False
+        return not self._text[self._text.rfind("\n", 0, max(at - 1, 0)) + 1 : at].strip(" \t\n")
+
+
+def _paired(found: list[re.Match[str]]) -> tuple[set[int], list[tuple[int, int]]]:
+    """The harmless tags that stand alone, and those in pairs, one in the other."""
+    alone: set[int] = set()
+    pairs: list[tuple[int, int]] = []
     unclosed: list[tuple[str, int]] = []
+    count: dict[str, int] = {}
     for k, match in enumerate(found):
         closing, name, attributes, _ = match.groups()
         if name is None:
             # An address in angle brackets. Without "=": inside raw HTML it is an element, and what
             # follows a slash is an attribute.
             if len(match[0]) > 1:
-                kept.add(k)
+                alone.add(k)
             continue
         name = name.lower()
         if name not in TAGS or (closing and attributes):
             continue
         if closing:
-            depth = next((i for i, (n, _) in enumerate(reversed(unclosed)) if n == name), None)
-            if depth is not None:
-                kept |= {k, unclosed[-1 - depth][1]}
-                del unclosed[len(unclosed) - 1 - depth :]
+            if not count.get(name):
+                continue
+            opened = ""
+            while opened != name:
+                opened, i = unclosed.pop()
+                count[opened] -= 1
+            pairs.append((i, k))
         elif all(_attribute(name, *pair) for pair in _ATTRIBUTE.findall(attributes)):
             if name in _VOID:
-                kept.add(k)
+                alone.add(k)
             else:
                 unclosed.append((name, k))
-    return kept
+                count[name] = count.get(name, 0) + 1
+    return alone, pairs
 
 
 def _attribute(tag: str, name: str, value: str) -> bool:
@@ -138,9 +241,12 @@ def _attribute(tag: str, name: str, value: str) -> bool:
         return tag == "a" and addresses.WEB.fullmatch(value) is not None
     if name == "src":
         return tag == "img" and addresses.media(tag, name, value) is not None
-    if name == "style":  # no box around it contains what is positioned
-        plain = css.value(value.replace(":", " ").replace(";", " ").replace("/", " "))
-        return plain is not None and re.search(r"position|margin|transform|inset", value) is None
+    if name == "style":
+        pieces = [piece.partition(":") for piece in value.split(";") if piece.strip()]
+        return all(
+            key.strip().lower() in _STYLES and css.value(about) is not None
+            for key, _, about in pieces
+        )
     return True
 
 
@@ -154,24 +260,40 @@ def _links(text: str) -> str:
     if "](" not in text and "]:" not in text:
         return text
 
+    data = {m.start() + m[0].index("](") for m in _DATA.finditer(text)}
+
     def parted(match: re.Match[str]) -> str:
-        at = match.start()
-        address = _ADDRESS.match(text, at)
-        if address is not None and not _is_data(text, at):
-            # what a browser makes of it: entities are read, tabs and line breaks left out
-            plain = _SPACES.sub("", unescape(address[1] or address[2] or ""))
-            if not _HARMLESS.fullmatch(plain):
-                return match[0] + " "
-        return match[0]
+        if match.start() in data or _leads_on(_ADDRESS.match(text, match.start())):
+            return match[0]
+        return match[0] + " "
 
     return _OPENS.sub(parted, text)
 
 
-def _is_data(text: str, bracket: int) -> bool:
-    """Is the bracket before an address that of an image that is data?"""
-    start = text.rfind("![", 0, bracket)
-    match = _DATA.match(text, start) if start >= 0 else None
-    return match is not None and text.find("](", start) == bracket
+def _leads_on(found: re.Match[str] | None) -> bool:
+    """Is what follows a bracket an address that may be followed, for every renderer?"""
+    if found is None:
+        return False
+    inline, angled, closed, address, bracket = found.groups()
+    if address is None:
+        address, bracket = angled, not closed
+    elif inline:
+        address = _to_bracket(address)
+    # what a browser makes of it: references are read, tabs and line breaks left out
+    plain = _SPACES.sub("", addresses.unescaped(address))
+    if addresses.WEB.fullmatch(plain):
+        return True
+    return not bracket and _BELOW.fullmatch(plain) is not None
+
+
+def _to_bracket(address: str) -> str:
+    """An address up to the bracket that ends its link: those inside of it are in pairs."""
+    depth = 0
+    for at, sign in enumerate(address):
+        depth += (sign == "(") - (sign == ")")
+        if depth < 0:
+            return address[:at]
+    return address
 
 
 def _languages(text: str) -> str:

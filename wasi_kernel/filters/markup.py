@@ -9,6 +9,8 @@ HTML does the first, nbconvert 7.17 writes it into the page. So:
   safe: each is safe for any text.
 - The rest is cleaned by nh3 with the lists below: no SVG, MathML, templates, or raw text elements,
   so that no parser reads the result differently. Images are data, links are of the web.
+- What is not plainly nested goes into the frame as well: to put it in order takes a parser of HTML
+  a time, and as many elements, as grow with the square of its length (nesting.py).
 - Style sheets dress their own output only (css.py). Output with attributes stands in a box whose
   containment keeps everything inside, `position: fixed` and negative margins included.
 - Ids get a prefix, and the classes and `data-` attributes that a page acts upon are left out:
@@ -23,11 +25,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from wasi_kernel.filters import addresses, css, enclosure, latex, svg
+from wasi_kernel.filters import addresses, css, enclosure, latex, nesting, svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,24 +85,10 @@ _REFERENCES = frozenset((
 ))  # fmt: skip
 """Attributes that hold ids."""
 
-_ACTS = re.compile(
-    r"<(?:script|iframe|frame|object|embed|applet|form|button|select|textarea|canvas|math|svg"
-    r"|template|dialog|portal|fencedframe|marquee|input(?![^<>]*type\s*+=\s*+[\"']?(?:checkbox|radio)))"
-    r"\b|=\s*+[\"']?+\s*+(?:java|vb)script:|http-equiv\s*+=\s*+[\"']?+refresh",
-    re.IGNORECASE,
-)
-_HANDLES = re.compile(r"[\s\"'/]on[a-z]{3,}\s*=", re.IGNORECASE)
-_HANDLER = re.compile(r"<[a-z][^<>]*[\s\"'/]on[a-z]{3,}\s*=", re.IGNORECASE)
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/<>]*)")
-_VOID = frozenset(("br", "col", "hr", "img", "input", "source", "wbr"))
-DEPTH = 2000
-"""How deep HTML may nest to be cleaned: html5ever's time grows with the square, 0.3 s at 10,000."""
-
 _SCRIPT = re.compile(r"<script\b", re.IGNORECASE)
 _REMOTE = re.compile(
-    r"<script\b[^<>]*?\ssrc\s*=\s*[\"']?\s*((?:https?:)?//[^\s\"'<>]+)", re.IGNORECASE
+    r"<script\b[^<>]*?\ssrc\s*+=\s*+[\"']?+\s*+((?:https?:)?//[^\s\"'<>]+)", re.IGNORECASE
 )
-_PAIR = re.compile(r"([\w-]+)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>]+)))?")
 _FRAME = re.compile(
     r"<iframe\b((?:[\s/]+[\w-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?)*+)\s*/?>",
     re.IGNORECASE,
@@ -110,14 +97,17 @@ _DATA_PAGE = re.compile(r"data:text/html(?:;charset=[\w-]+)?(;base64)?,(.*)", re
 BESIDE = 300
 """Characters of text beside a frame that is all there is to see (folium's hint to trust it)."""
 
-_NEWLINE = re.compile(r"(<pre(?: [^>]*)?>)\n")
+_NEWLINE = re.compile(r"(<pre(?: [^<>]*)?>)\n")
+_SPLIT_MACRO = re.compile(r"\\(?=[A-Za-z]*+<wbr>)")
 _BOX_STYLE = "contain:content;overflow:auto"
 _BOX = re.compile(
-    rf'<div id="({css.PREFIX}[0-9a-f]{{12}})" style="{_BOX_STYLE}">(.*)</div>', re.DOTALL
+    rf'<div id="({css.PREFIX}[0-9a-f]{{16}})" style="{_BOX_STYLE}">(.*)</div>', re.DOTALL
 )
+_SELF = css.PREFIX + "-self-"
+"""The box's id while its content is not known; then its digest: no output takes another's."""
 
-# A table that needs no parser: these expressions read it to the last character, and everything in it
-# is listed here. A hundred rows of pandas take them 0.2 ms, nh3 0.8 ms, and twice that with
+# A table that needs no parser: these expressions read it to the last character, and everything in
+# it is listed here. A hundred rows of pandas take them 0.2 ms, nh3 0.8 ms, and twice that with
 # callbacks for attributes.
 _DRESSED = re.compile(r"<([a-z]+) ([^<>]*)>")
 _DRESS = re.compile(
@@ -127,14 +117,14 @@ _DRESS = re.compile(
     r"|(?:background-)?color|font-(?:weight|style|size)|padding|border) *+:[\w .%#,-]*+;?)*+ *+\")"
     r" *+)*+"
 )
-_TEXT = r"[^<&\\]*+(?:&(?:amp|lt|gt|quot|nbsp|#\d{1,7});[^<&\\]*+)*+"
+_TEXT = r"[^<&\\]*+(?:&(?:amp|lt|gt|quot|nbsp|#34|#39|#x27);[^<&\\]*+)*+"
 _ROWS = rf"\s*+(?:<tr>\s*+(?:(?:<td>{_TEXT}</td>|<th>{_TEXT}</th>)\s*+)*+</tr>\s*+)*+"
 _TABLE = (
     rf"\s*+<table>\s*+(?:<caption>{_TEXT}</caption>\s*+)?+(?:<thead>{_ROWS}</thead>\s*+)?+"
     rf"(?:<tbody>{_ROWS}</tbody>\s*+)*+</table>\s*+(?:<p>{_TEXT}</p>\s*+)?+"
 )
 _STRUCTURE = re.compile(rf"\s*+(?:<div>{_TABLE}</div>\s*+|{_TABLE})")
-_ID = re.compile(rf' id="(?!{css.PREFIX}|")')
+_ID = re.compile(rf'\bid="(?!{css.PREFIX}|")')
 
 
 def sanitized(html: str, hold: Callable[[str], None]) -> str | None:
@@ -142,31 +132,34 @@ def sanitized(html: str, hold: Callable[[str], None]) -> str | None:
     if len(html) > MAX_CHARACTERS:
         hold(f"is longer than {MAX_CHARACTERS >> 20} million characters")
         return None
-    if "<" not in html:
+    if "<" not in html and "&" not in html:
         return latex.disarmed(html)
     if enclosure.is_enclosed(html):
         return html
     box = _BOX.fullmatch(html)
-    given, scope = (html, "") if box is None else (box[2], box[1])
+    given, scope = (html, _SELF) if box is None else (box[2], box[1])
     if box is None and "<script" in given:  # at once: some are megabytes
         return _enclosed(html, hold)
     bare, styles = css.split_sheets(given)
-    if not scope:
-        digest = hashlib.blake2b(given.encode("utf-8", "replace"), digest_size=6)
-        scope = css.PREFIX + digest.hexdigest()
+    body: str | None = None
     if _is_plain_table(bare):
-        body: str | None = _ID.sub(f' id="{css.PREFIX}', bare)
-    else:
-        drawn = _drawn(bare, hold)
-        calm = (box is not None or not acts(drawn)) and _depth(drawn) < DEPTH
-        body = _stable(drawn, hold) if calm else None
+        body = _DRESSED.sub(_prefixed, bare) if 'id="' in bare else bare
+    elif nesting.is_calm(drawn := _drawn(bare, hold)):
+        body = _stable(drawn, hold)
     if body is None:
         return _enclosed(html, hold)
-    sheets = "".join(css.sheet(style, scope) for style in styles)
-    if box is None and not sheets and "=" not in body:
+    rules = "".join(css.sheet(style, scope) for style in styles).replace(f"#{scope}", f"#{_SELF}")
+    if box is None and not rules and '="' not in body:
         return body
-    style = f"<style>{sheets}</style>" if sheets else ""
+    digest = hashlib.blake2b((rules + body).encode("utf-8", "replace"), digest_size=8)
+    scope = css.PREFIX + digest.hexdigest()
+    style = f"<style>{rules.replace(f'#{_SELF}', f'#{scope}')}</style>" if rules else ""
     return f'<div id="{scope}" style="{_BOX_STYLE}">{style}{body}</div>'
+
+
+def _prefixed(tag: re.Match[str]) -> str:
+    dress = _ID.sub(f'id="{css.PREFIX}', tag[2])
+    return f"<{tag[1]} {dress}>"
 
 
 def _is_plain_table(html: str) -> bool:
@@ -178,38 +171,13 @@ def _is_plain_table(html: str) -> bool:
     return _STRUCTURE.fullmatch(_DRESSED.sub(r"<\1>", html)) is not None
 
 
-def acts(html: str) -> bool:
-    """Would something run, be sent or be asked for, if a page showed this?"""
-    if _ACTS.search(html) is not None:
-        return True
-    return _HANDLES.search(html) is not None and _HANDLER.search(html) is not None
-
-
-def _depth(html: str) -> int:
-    """How deep elements nest in `html`, at most: end tags count only where they end something."""
-    depth = deepest = 0
-    unclosed: dict[str, int] = {}
-    for match in _TAG.finditer(html):
-        name = match[2].lower()
-        if name in _VOID:
-            continue
-        if not match[1]:
-            unclosed[name] = unclosed.get(name, 0) + 1
-            depth += 1
-            deepest = max(deepest, depth)
-        elif unclosed.get(name):
-            unclosed[name] -= 1
-            depth -= 1
-    return deepest
-
-
 def _stable(html: str, hold: Callable[[str], None]) -> str | None:
     """`html` cleaned until cleaning changes nothing more, None if that does not come to pass."""
     cleaner = _cleaner(hold)
     for _ in range(4):
         before = html
         html = _NEWLINE.sub("\\1\n\n", cleaner.clean(html))  # a parser drops one behind <pre>
-        html = latex.disarmed(html)
+        html = latex.disarmed(_SPLIT_MACRO.sub(r"\\ ", html))  # MathJax reads over <wbr>
         if html == before:
             return html
     return None
@@ -301,8 +269,8 @@ def _only_frame(html: str) -> dict[str, str] | None:
     if len(re.sub(r"<[^<>]*>", "", _FRAME.sub("", html)).strip()) > BESIDE:
         return None
     found: dict[str, str] = {}
-    for name, double, single, bare in _PAIR.findall(frames[0]):
-        found.setdefault(name.lower(), unescape(double or single or bare))
+    for name, double, single, bare in nesting.PAIR.findall(frames[0]):
+        found.setdefault(name.lower(), addresses.unescaped(double or single or bare))
     return found
 
 

@@ -70,6 +70,17 @@ _ATTRIBUTES = (
 ATTRIBUTES = frozenset(_ATTRIBUTES.split())
 """Attributes that place and paint; those that hold a `url()` are checked by css.py."""
 
+_OVER_ITS_EDGE = frozenset(("overflow", "transform", "transform-origin", "filter"))
+_ROOT_STYLES = frozenset((
+    *_ATTRIBUTES.partition(" amplitude ")[0].split(), "width", "height", "max-width", "max-height",
+    "min-width", "min-height", "background", "background-color", "font", "isolation",
+)) - _OVER_ITS_EDGE  # fmt: skip
+"""What the outermost element may say of itself: nothing that puts or paints it where it does not
+stand, as VS Code and the classic notebook have it in their page."""
+
+_SELF = css.PREFIX + "-self-"
+"""The drawing's id while its sheets are not known; then their digest."""
+
 _IMAGE = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,[A-Za-z0-9+/=\s]*+", re.IGNORECASE)
 _LINK = re.compile(r"https?://[^\s\"'<>`\\]+", re.IGNORECASE)
 _LOCAL = re.compile(r"#[\w.:-]+")
@@ -87,6 +98,7 @@ class _Writer:
         self._parts: list[str] = []
         self._open: list[str] = []
         self._scope = scope
+        self._sheets: list[int] = []  # which of the parts are style sheets
         self._skipped = 0  # levels of elements that are left out
         self._style: list[str] | None = None
         self._pending = False  # is the last start tag still without its ">"?
@@ -115,7 +127,8 @@ class _Writer:
             self._style = []
 
     def _attributes(self, local: str, attributes: list[str]) -> None:
-        identified = False
+        if not self._open and self._scope:
+            self._parts.append(f' id="{_SELF}"')
         for name, raw in zip(attributes[::2], attributes[1::2], strict=True):
             space, _, key = name.rpartition(" ")
             found = self._attribute(local, space, key, raw)
@@ -123,10 +136,7 @@ class _Writer:
                 if key.startswith("on") or key == "href":
                     self.left_out.add(f"{local} {key}")
                 continue
-            identified = identified or found[0] == "id"
             self._parts.append(f' {found[0]}="{escape(found[1])}"')
-        if not self._open and self._scope and not identified:
-            self._parts.append(f' id="{self._scope}"')
 
     def _attribute(self, local: str, space: str, key: str, raw: str) -> tuple[str, str] | None:
         """The attribute as it is written again, None if it is not."""
@@ -135,14 +145,15 @@ class _Writer:
             return None if safe is None else ("xlink:href", safe)
         if space == XML:
             return (f"xml:{key}", raw) if key in ("space", "lang") else None
-        if space or key not in ATTRIBUTES:
+        root = not self._open
+        if space or key not in ATTRIBUTES or (root and key in _OVER_ITS_EDGE):
             return None
         if key == "id":
-            return key, (self._scope if self._scope and not self._open else css.prefixed(raw))
+            return None if root and self._scope else (key, css.prefixed(raw))
         if key == "class":
             return key, css.classes(raw)
         if key == "style":
-            return key, css.declarations(raw, fragments=True)
+            return key, css.declarations(raw, fragments=True, among=_ROOT_STYLES if root else None)
         if "(" not in raw or key == "d":
             return key, raw
         safe = css.value(raw, fragments=True)
@@ -155,7 +166,10 @@ class _Writer:
         local = name.rpartition(" ")[2]
         if self._style is not None:
             text, self._style = "".join(self._style), None
-            self._write(css.sheet(text, self._scope, fragments=True))
+            rules = css.sheet(text, self._scope, fragments=True)
+            if rules:
+                self._write(rules.replace(f"#{self._scope}", f"#{_SELF}"))
+                self._sheets.append(len(self._parts) - 1)
         self._open.pop()
         if self._pending:
             self._parts.append("/>")
@@ -192,7 +206,16 @@ class _Writer:
     @property
     def written(self) -> str:
         """The document."""
-        return "".join(self._parts)
+        if not self._scope:
+            return "".join(self._parts)
+        sheets = "".join(self._parts[i] for i in self._sheets)
+        digest = hashlib.blake2b(sheets.encode("utf-8", "replace"), digest_size=8).hexdigest()
+        named = {
+            i: self._parts[i].replace(f"#{_SELF}", f"#{css.PREFIX}{digest}") for i in self._sheets
+        }
+        head = self._parts.index(f' id="{_SELF}"')
+        named[head] = f' id="{css.PREFIX}{digest}"'
+        return "".join(named.get(i, part) for i, part in enumerate(self._parts))
 
 
 def _href(local: str, raw: str) -> str | None:
@@ -219,16 +242,15 @@ def _declared(text: str) -> str:
 
 
 def _scope(text: str) -> str:
-    """The id that a drawing with a style sheet has, "" for one without."""
+    """What the sheets of a drawing have their selectors below, "" for one without sheets.
+
+    It is of the sheets alone: matplotlib writes its date beside them.
+    """
     if "<style" not in text:
         return ""
     first = _FIRST_TAG.search(text)
     own = re.search(rf'\sid="({css.PREFIX}[\w-]+)"', first[0]) if first else None
-    if own is not None:
-        return own[1]
-    sheets = "".join(css.split_sheets(text)[1])  # not the whole: matplotlib writes its date there
-    digest = hashlib.blake2b(sheets.encode("utf-8", "replace"), digest_size=6).hexdigest()
-    return f"{css.PREFIX}svg-{digest}"
+    return own[1] if own is not None else _SELF
 
 
 def sanitized(text: str, hold: Callable[[str], None]) -> str | None:
