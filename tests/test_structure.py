@@ -18,12 +18,13 @@ ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "frames", "history", "records", "folders", "filters"),
-    ("spawn", "policyfile", "caches", "pagelog"),
-    ("policy", "kernelspecs"),
+    ("spawn", "policyfile", "caches", "pagelog", "requirements", "contents", "resolver"),
+    ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
-    ("launch",),
-    ("session", "sessions", "connection"),
-    ("sandbox", "kernel", "cli"),
+    ("launch", "resolution"),
+    ("session", "sessions", "connection", "packages"),
+    ("sandbox", "kernel"),
+    ("cli",),
     ("__main__",),
 )
 """Modules of the host side, lowest first. A module imports only what stands below it."""

@@ -260,7 +260,8 @@ class NativePackageError(PackageError):
         version: Its version that would be needed.
         chain: What asks for it: from a requirement down to the package itself.
         instead: What the runtime has that does similar things, "" if nothing is known.
-        older: Requirements that, added to the others, do without native code; there may be none.
+        versions: Requirements that, added to the others, do without native code, with other (most
+            often older) versions; there may be none.
         names: All native packages that these requirements lead to.
     """
 
@@ -270,7 +271,7 @@ class NativePackageError(PackageError):
         version: str,
         *,
         instead: str = "",
-        older: tuple[str, ...] = (),
+        versions: tuple[str, ...] = (),
         names: tuple[str, ...] = (),
     ) -> None:
         name = chain[-1]
@@ -282,11 +283,11 @@ class NativePackageError(PackageError):
             text += f"; the same holds for {', '.join(others)}"
         if instead:
             text += f". The runtime has {instead}"
-        if older:
-            text += f". Older versions do without: add {', '.join(older)}"
+        if versions:
+            text += f". Other versions do without: add {', '.join(versions)}"
         super().__init__(text)
         self.name, self.version, self.chain = name, version, chain
-        self.instead, self.older, self.names = instead, older, names or (name,)
+        self.instead, self.versions, self.names = instead, versions, names or (name,)
 
 
 class DownloadError(PackageError):

@@ -323,6 +323,26 @@ class Sandbox:
             self._failure = e
         await self._session.answer_input(frame.request, value)
 
+    def complete(self, code: str, position: int | None = None) -> dict[str, Any]:
+        """What could stand at a position of `code` (in characters; default: its end).
+
+        Returns:
+            {"matches": texts, "cursor_start": where they begin, "cursor_end": what they replace}.
+        """
+        position = len(code) if position is None else position
+        content = {"code": code, "cursor_pos": position}
+        reply = self._wait(self._look("complete_request", content))
+        return self._frontend.complete_reply(reply.content, len(code))
+
+    def is_complete(self, code: str) -> dict[str, Any]:
+        """Would this code run? {"status": "complete", "incomplete" (with "indent"), ...}."""
+        reply = self._wait(self._look("is_complete_request", {"code": code}))
+        return self._frontend.is_complete_reply(reply.content)
+
+    async def _look(self, kind: str, content: dict[str, Any]) -> Frame:
+        await self._session.settled(MAX_DEADLINE_S)
+        return await self._session.request(kind, content, on_output=self._unheard)
+
     # -- time travel -------------------------------------------------------------------------
 
     def undo(self, runs: int = 1) -> None:

@@ -309,6 +309,10 @@ class Session:
         except frames.FrameError:  # no line that anyone typed: end of file
             await self._answer(Frame("input_reply", {"value": "\x04"}, request))
 
+    async def answer_bytes(self, request: int, data: bytes) -> None:
+        """Answers an input_request for bytes; none at all mean the end of the input."""
+        await self._answer(Frame("input_reply", {"value": ""}, request, {}, (data,)))
+
     async def _answer(self, frame: Frame) -> None:
         if self.current_request == frame.request:
             await self._send(frames.encode(frame))

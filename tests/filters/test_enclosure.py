@@ -5,6 +5,7 @@ What the frame keeps in is watched in a browser: tests/browser/test_payloads.py.
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -158,3 +159,14 @@ def test_nothing_but_a_frame_of_ours_passes_for_one(altered: str):
 def test_a_frame_of_ours_passes():
     assert enclosure.is_enclosed(FRAME)
     assert enclosure.is_enclosed(enclosure.script("'\"</script>&amp;"))
+
+
+def test_a_script_that_shows_nothing_takes_little_room():
+    def height(source: str) -> int:
+        found = re.match(r'<div style="height:(\d+)px', enclosure.script(source))
+        assert found is not None
+        return int(found[1])
+
+    assert height("window.answer = 42") == enclosure.MIN_HEIGHT
+    assert height("element.append('x')") == enclosure.DEFAULT_HEIGHT
+    assert enclosure.is_enclosed(enclosure.script("window.answer = 42"))

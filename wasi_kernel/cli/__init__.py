@@ -16,6 +16,7 @@ import click
 
 from wasi_kernel import __version__, kernelspecs, launch, sessions
 from wasi_kernel.cli.kernelspec import install, list_kernelspecs, remove, show
+from wasi_kernel.cli.run import run
 from wasi_kernel.cli.session import session
 from wasi_kernel.errors import KernelspecError, PolicyError, PolicyFileError, WasiKernelError
 from wasi_kernel.policy import Policy
@@ -96,14 +97,15 @@ class _Display:
             click.echo(err=True)
 
 
-for _command in (install, list_kernelspecs, show, remove, session):
+for _command in (install, list_kernelspecs, show, remove, session, run):
     command.add_command(_command)
+command.add_command(run, "python")
 
 
 def main() -> int:
     """Runs the command line; the exit status."""
     try:
-        command.main(prog_name="wasi-kernel", standalone_mode=False)
+        status = command.main(prog_name="wasi-kernel", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("Aborted.", err=True)
         return 130
@@ -119,4 +121,4 @@ def main() -> int:
     except OSError as e:
         click.echo(f"wasi-kernel: {sessions.plain(str(e))}", err=True)
         return 1
-    return 0
+    return status if isinstance(status, int) else 0

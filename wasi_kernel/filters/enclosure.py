@@ -105,6 +105,9 @@ _HEIGHT = re.compile(
     re.IGNORECASE,
 )
 _SCRIPTS = re.compile(r"</?script\b", re.IGNORECASE)
+_SHOWS = re.compile(r"element|document|append|html|canvas|svg|height", re.IGNORECASE)
+"""What a script that shows something is likely to say; most that are displayed show nothing."""
+
 _DRAWS = re.compile(r"<(?:canvas|svg)\b", re.IGNORECASE)
 _LINES = re.compile(r"<(?:tr|p|li|div|br|h[1-6]|dt|button|option)\b", re.IGNORECASE)
 LIBRARY = 100_000
@@ -194,4 +197,7 @@ def _height(html: str) -> int:
 def script(source: str) -> str:
     """JavaScript in its frame; `element` is what it may draw into, as notebooks promise."""
     closed = re.sub(r"<(?=/script|!--)", r"\\x3c", source, flags=re.IGNORECASE)
-    return enclosed(f"<script>const element = document.body;</script><script>{closed}</script>")
+    height = 0 if _SHOWS.search(source) else MIN_HEIGHT
+    return enclosed(
+        f"<script>const element = document.body;</script><script>{closed}</script>", height=height
+    )

@@ -109,6 +109,7 @@ class Door:
         self._sent = 0
         self._noticed = False
         self._answer = ""
+        self._raw: list[bool] | None = None
         self._last_s = 0.0
         self.tray = 0
         self.request = 0
@@ -158,6 +159,7 @@ class Door:
         self._answer = ANSWERS[frame.type]
         self._sent, self._noticed = 0, False
         self._awaited, self._given_up = "", False
+        self._raw = frame.content.get("raw")
 
     def end(self) -> None:
         """The turn is over: the rest of its text goes out, unread input is forgotten."""
@@ -194,6 +196,13 @@ class Door:
         self._text(self._stream, data)
 
     def _text(self, name: str, data: bytes, *, final: bool = False) -> None:
+        """Sends text; of a request that has `raw` (is a terminal?, for fds 0 to 2), as bytes."""
+        if self._raw is not None:
+            for at in range(0, len(data), PIECE_BYTES):
+                self._last_s = time.monotonic()
+                said, piece = {"name": name, "text": ""}, data[at : at + PIECE_BYTES]
+                self._output(frames.encode(Frame("stream", said, self.request, {}, (piece,))))
+            return
         decoder = self._decoders.get(name)
         if decoder is None:
             decoder = self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
@@ -399,16 +408,18 @@ class Door:
     def fdstat_get(self, fd: int, out: int) -> int:
         """A character device that may be read and written, and does not block.
 
-        Not blocking is what signal.set_wakeup_fd demands.
+        Not blocking is what signal.set_wakeup_fd demands. If a program's streams are the host's,
+        those that are no terminal are of unknown type, so that isatty says what is so.
         """
         if self._memory is None:
             return EIO
         if fd == 0 and self.calibration is not None:
             self.calibration.flags_are_down(self._memory)
         rights = 1 << 1 | 1 << 6 | 1 << 21 | 1 << 27  # fd_read, fd_write, filestat_get, poll
+        device = 2 if self._raw is None or fd == 0 or self._raw[fd] else 0
         try:
             # fs_filetype 2 (character device), fs_flags 4 (nonblock)
-            self._memory.write(out, struct.pack("<BxHxxxxQQ", 2, 4, rights, 0))
+            self._memory.write(out, struct.pack("<BxHxxxxQQ", device, 4, rights, 0))
         except OutOfBoundsError:
             return EFAULT
         return SUCCESS

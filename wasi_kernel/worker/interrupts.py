@@ -37,6 +37,10 @@ main thread in it. The words found in CPython 3.15 lie 181 KiB apart."""
 
 REPOKE_S = 0.02
 
+HANDLERS_BYTES = 1024
+"""The handlers, each with its `tripped`, lie right below `wakeup.fd` and `is_tripped`, 8 bytes for
+each signal (CPython's pycore_signal.h, struct _signals_runtime_state)."""
+
 
 class CalibrationError(Exception):
     """No flags were found: this build cannot be interrupted softly."""
@@ -111,6 +115,8 @@ class Interrupter:
 
     def __init__(self, memory: LinearMemory, words: dict[int, int], is_tripped: int) -> None:
         self._memory, self._words, self._is_tripped = memory, words, is_tripped
+        near = [at for at, bits in words.items() if 0 < is_tripped - at < HANDLERS_BYTES]
+        self._tripped = near[0] if len(near) == 1 else None
         self._lock = threading.Lock()
         self._open = True
 
@@ -118,7 +124,8 @@ class Interrupter:
         """Sets the flags; False if the guest is closed.
 
         `is_tripped` comes after `tripped`, or the guest would look for a signal and find none; and
-        the evaluation breaker (which of the others it is, is not known) after `is_tripped`.
+        the evaluation breaker after `is_tripped`. Once that is set, `tripped` is not set again: it
+        may have been taken already, and a handler that raises has the guest look a second time.
         """
         with self._lock:
             if not self._open:
@@ -126,30 +133,31 @@ class Interrupter:
             try:
                 self._set_others()
                 self._memory.u32(self._is_tripped).value |= self._words[self._is_tripped]
-                self._set_others()
+                self._set_others(breaker_only=True)
             except OutOfBoundsError:
                 return False
             return True
 
-    def _set_others(self) -> None:
+    def _set_others(self, *, breaker_only: bool = False) -> None:
         for at, bits in self._words.items():
-            if at != self._is_tripped:
+            if at != self._is_tripped and not (breaker_only and at == self._tripped):
                 self._memory.u32(at).value |= bits
 
     def _remind(self) -> None:
         """Sets the evaluation breaker again.
 
-        Not `is_tripped`: if the guest has just cleared it, that would be a second interrupt.
+        Not the other two: if the guest has just cleared them, that would be a second interrupt.
         """
         with self._lock:
             if self._open:
-                self._set_others()
+                self._set_others(breaker_only=True)
 
     def seen(self) -> bool:
-        """Has the guest taken notice (cleared `is_tripped`), or is it closed?"""
+        """Has the guest taken notice (cleared the flag of the signal), or is it closed?"""
+        flag = self._is_tripped if self._tripped is None else self._tripped
         with self._lock:
             try:
-                return not self._open or self._memory.u32(self._is_tripped).value == 0
+                return not self._open or self._memory.u32(flag).value == 0
             except OutOfBoundsError:
                 return True
 

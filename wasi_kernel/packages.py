@@ -1,0 +1,116 @@
+"""Packages: the folder that has a resolution's distributions, for a guest to import from.
+
+A set of packages is a folder in the cache, named by what is in it, and shared by all policies with
+the same set. It is whole or not there.
+
+Remote wheels are fetched and unpacked by uv, since only uv knows the user's indexes, proxies and
+credentials, and it has no command that only downloads. What it made of one wheel is then copied
+from there file by file, as suspiciously as from a zip (wheels.py). Wheels that are files on this
+machine are unpacked without it.
+
+Never imports wasmtime or anything of Jupyter; nothing of a package runs on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from wasi_kernel import resolver, wheels
+from wasi_kernel.errors import DownloadError, HashMismatchError
+from wasi_kernel.resolution import WORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.caches import Cache
+    from wasi_kernel.resolution import Distribution, Resolution
+
+FOLDER = "packages"
+"""Name of the cache's folder that has the sets."""
+
+FETCHES = 4
+"""How many wheels are fetched at a time."""
+
+
+def install(cache: Cache, resolution: Resolution, compile_all: Callable[[Path], None]) -> Path:
+    """The folder that has the resolution's distributions, made if the cache has none.
+
+    Args:
+        cache: Where it is kept.
+        resolution: What `resolve` gave.
+        compile_all: Compiles the .py files of a folder to bytecode, in place, in the guest.
+
+    Raises:
+        WheelError: A wheel is refused; says why.
+        HashMismatchError: An index has another file than it said.
+        DownloadError: A wheel cannot be fetched.
+        InstallationError: uv is not installed, or the cache cannot be used.
+    """
+    folder = cache.folder(FOLDER) / resolution.key
+    with cache.lock(FOLDER):
+        if is_whole(folder, resolution):
+            os.utime(folder)  # used now: see Cache.sweep
+            return folder
+
+        def fill(new: Path) -> None:
+            with TemporaryDirectory(prefix="fetch-", dir=cache.folder(WORK)) as scratch:
+                _fill(new, Path(scratch), resolution)
+            compile_all(new)
+
+        cache.sweep(WORK, 0)  # what a killed process left
+        cache.make_folder(folder, fill)
+    return folder
+
+
+def is_whole(folder: Path, resolution: Resolution) -> bool:
+    """Does the folder have all files of the resolution's distributions, at their sizes?"""
+    import csv
+
+    records = list(folder.glob("*.dist-info/RECORD"))
+    if not folder.is_dir() or len(records) != len(resolution.distributions):
+        return False
+    try:
+        for record in records:
+            with record.open(encoding="utf-8", newline="") as f:
+                for name, _, size in csv.reader(f):
+                    if size and (folder / name).stat().st_size != int(size):
+                        return False
+    except (OSError, ValueError, csv.Error):
+        return False
+    return True
+
+
+def _fill(new: Path, scratch: Path, resolution: Resolution) -> None:
+    """Puts all distributions into `new`, in the order of their names."""
+    remote = [d for d in resolution.distributions if d.host_path is None]
+    with ThreadPoolExecutor(FETCHES) as pool:
+        fetched = dict(zip(remote, pool.map(
+            lambda d: _fetch(d, scratch, resolution.python), remote
+        ), strict=True))  # fmt: skip
+    for each in resolution.distributions:
+        path = each.host_path
+        if path is None:
+            wheels.adopt(fetched[each], new, each.file, each.name, each.version)
+        elif path.name != each.file or not path.is_file():
+            raise DownloadError(each.file, f"there is no file {path} any more")
+        else:
+            wheels.unpack(path, new, each.name, each.version, each.sha256)
+
+
+def _fetch(distribution: Distribution, scratch: Path, python: str) -> Path:
+    folder = scratch / distribution.name
+    folder.mkdir()
+    name, version, url = distribution.name, distribution.version, distribution.url
+    requirement = f"{name} @ {url}" if distribution.direct else f"{name}=={version}"
+    answer = resolver.fetch(folder, requirement, distribution.sha256, python)
+    if answer.solved:
+        return folder / resolver.PREFIX
+    found = re.search(r"Computed: sha256:([0-9a-f]{64})", answer.text)
+    if found is not None:
+        raise HashMismatchError(distribution.file, distribution.sha256, found[1])
+    raise DownloadError(f"{distribution.file} cannot be fetched", answer.text)
