@@ -677,7 +677,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.xfail(reason="sys.path is made with the image, before the environment is known")
 def test_the_guest_finds_them_by_its_environment(served: Sandbox):
     r = served.run("import importlib.util; importlib.util.find_spec('pygls').origin")
     assert r.text == "'/packages/pygls/__init__.py'"
@@ -705,7 +704,6 @@ def test_the_guest_lists_them(served: Sandbox):
     ]
 
 
-@pytest.mark.xfail(reason="environments.GUEST_MARKERS says WASI where the guest says wasi")
 def test_markers_are_the_guest_s(served: Sandbox):
     r = served.run("from packaging.markers import default_environment\ndefault_environment()")
     ours = resolution.markers("3.15")

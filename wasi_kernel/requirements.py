@@ -61,6 +61,12 @@ class Wanted:
             else (f"{self.name}{extras}{self.specifier}")
         )
 
+    @property
+    def line(self) -> str:
+        """As `parse` reads it back, with marker and hashes."""
+        marker = f" ; {self.marker}" if self.marker else ""
+        return f"{self}{marker}" + "".join(f" --hash=sha256:{h}" for h in sorted(self.hashes))
+
     def applies(self, environment: dict[str, str]) -> bool:
         """Does it apply where markers have these values?"""
         from packaging.markers import Marker

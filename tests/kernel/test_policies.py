@@ -66,6 +66,8 @@ def test_the_frontend_is_the_files_unless_an_option_says_otherwise(start_kernel,
                                                            "grants[1].host_path", "root"]),
         ("grants = ['./nowhere:/x']", "PolicyError", ["does not exist"]),
         ("grants = ['${NOT_SET_ANYWHERE}/x:/x']", "PolicyError", ["NOT_SET_ANYWHERE"]),
+        ("packages = ['surely-not-installed==1']", "PackagesMissingError",
+         ["surely-not-installed==1", "wasi-kernel prepare"]),
         ("grants = [", "PolicyFileError", ["policy.toml", "is not TOML"]),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wasi_kernel import caches, grants, kernelspecs, policyfile
-from wasi_kernel.cli import policies
+from wasi_kernel.cli import policies, preparing
 from wasi_kernel.errors import WasiKernelError
 from wasi_kernel.policy import Policy
 
@@ -34,19 +34,29 @@ def install(name: str, display_name: str | None, **given: Any) -> None:
     Writes NAME/kernel.json and NAME/policy.toml, which can be read and edited.
     """
     data = policies.data(given)
-    policies.check(data, work=Path.cwd())
-    place = {"user": kernelspecs.user_place(), "sys-prefix": kernelspecs.prefix_place(sys.prefix)}
-    prefix = given["prefix"]
+    policy = policies.check(data, work=Path.cwd())
+    place = _place(given["place"], given["prefix"])
+    kernelspecs.check_name(name, place / name, replace=given["replace"])
+    if policy.packages:
+        preparing.prepare(policy, quiet=False, renew=True)
     folder = kernelspecs.install(
         name,
         display_name or f"Python (WASI) {name}",
-        place=kernelspecs.prefix_place(prefix) if prefix else place[given["place"]],
+        place=place,
         policy=data,
         replace=given["replace"],
     )
     click.echo(f"Installed {folder}")
     for line in _lines(data):
         click.echo(f"    {line}")
+
+
+def _place(chosen: str, prefix: str | None) -> Path:
+    if prefix:
+        return kernelspecs.prefix_place(prefix)
+    return (
+        kernelspecs.prefix_place(sys.prefix) if chosen == "sys-prefix" else kernelspecs.user_place()
+    )
 
 
 def _lines(data: dict[str, Any]) -> list[str]:

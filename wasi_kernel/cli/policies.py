@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wasi_kernel import caches, grants, policyfile
+from wasi_kernel import caches, grants, policyfile, requirements
 from wasi_kernel.errors import PolicyError
 from wasi_kernel.policy import FRONTENDS, Policy
 
@@ -37,6 +37,15 @@ _OPTIONS = (
     click.option(
         "--env", multiple=True, metavar="KEY[=VALUE]",
         help="An environment variable of the guest; without a value, the host's.",
+    ),
+    click.option(
+        "--package", multiple=True, metavar="REQUIREMENT",
+        help="A package of PyPI's, pure Python, such as 'attrs>=23'; with what it needs.",
+    ),
+    click.option(
+        "--requirements", multiple=True, metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A file with such packages, one in a line.",
     ),
     click.option(
         "--preload", multiple=True, metavar="MODULE",
@@ -87,12 +96,23 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
         found["frontend"] = given["frontend"]
     if given["runtime"] is not None:  # named here, so it is meant from here
         found["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
+    _add_packages(found, given["package"], given["requirements"])
     if given["preload"]:
         found["preload"] = list(given["preload"])
     for option, key in LIMITS.items():
         if given[option] is not None:
             found.setdefault("limits", {})[key] = given[option]
     return found
+
+
+def _add_packages(
+    found: dict[str, Any], packages: tuple[str, ...], files: tuple[Path, ...]
+) -> None:
+    wanted = [requirements.parse(text) for text in packages]  # a wheel's path is meant from here
+    for path in files:
+        wanted += requirements.parse_file(path)
+    if wanted:
+        found.setdefault("packages", []).extend(each.line for each in wanted)
 
 
 def _add_grants(found: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wasi_kernel import kernelspecs, launch
-from wasi_kernel.cli import policies
+from wasi_kernel.cli import policies, preparing
 from wasi_kernel.errors import GuestLost, ProtocolError
 from wasi_kernel.frontend import Frontend
 from wasi_kernel.policy import WORK, Policy
@@ -60,7 +60,9 @@ def run(
     if code is None and module is None and not arguments and sys.stdin.isatty():
         from wasi_kernel.cli.prompt import prompt
 
+        preparing.get_packages(policy, quiet=False)
         return prompt(policy)
+    preparing.get_packages(policy, quiet=False)
     program = _program(policy, code, module, arguments)
     return asyncio.run(_run(policy, program))
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_kernel import environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.policy import HOME, PACKAGES, TMP, WORK, Grant, Limits, Policy
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
@@ -128,12 +128,15 @@ class Capture:
 
 
 def preopens(
-    runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path
-) -> list[Preopen]:
+    runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
+    packages: Path | None,
+) -> list[Preopen]:  # fmt: skip
     """The guest's folders in the order that images depend on."""
     empty = scratch / "empty"
     found = [Preopen(str(host), guest, writable=False) for host, guest in runtime.folders]
     found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
+    if packages is not None:
+        found.append(Preopen(str(packages), PACKAGES, writable=False))
     for name, guest in (("tmp", TMP), ("home", HOME)):
         found.append(Preopen(str(scratch / name), guest, writable=True))
     own = policy.work_grant or Grant(work or str(empty), WORK)
@@ -156,7 +159,7 @@ def _stamp(path: Path) -> list[int | str]:
     return [str(path), state.st_ino, state.st_size, state.st_mtime_ns]
 
 
-def _plan_path(cache: Cache, runtime: Runtime, policy: Policy) -> Path:
+def _plan_path(cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None) -> Path:
     """Under which name the plan for `policy` is kept: changes with all that it depends on."""
     facts = [
         IMAGE_FORMAT,
@@ -165,14 +168,15 @@ def _plan_path(cache: Cache, runtime: Runtime, policy: Policy) -> Path:
         [guest for _, guest in runtime.folders],
         [grant.guest_path for grant in policy.other_grants],
         policy.preload,
+        None if packages is None else packages.name,
     ]
     name = engines.key("plan", json.dumps(facts))
     return cache.folder("plans") / name
 
 
-def find_plan(cache: Cache, runtime: Runtime, policy: Policy) -> Plan | None:
+def find_plan(cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None) -> Plan | None:
     """The plan for `policy`, if everything that it names is there and to be trusted."""
-    path = _plan_path(cache, runtime, policy)
+    path = _plan_path(cache, runtime, policy, packages)
     notes = cache.load(path)
     if notes is None or not runtime.unpacked:
         return None
@@ -193,9 +197,11 @@ class Preparation:
     """Makes a plan, step by step; on the thread that may own guests."""
 
     def __init__(
-        self, cache: Cache, runtime: Runtime, policy: Policy, scratch: Path, progress: Progress
-    ) -> None:
+        self, cache: Cache, runtime: Runtime, policy: Policy, scratch: Path, progress: Progress,
+        packages: Path | None,
+    ) -> None:  # fmt: skip
         self._cache, self._runtime, self._policy = cache, runtime, policy
+        self._packages = packages
         self._scratch, self._progress = scratch, progress
         self._engine: Engine = engines.make_engine(policy.limits.stack_bytes)
 
@@ -210,7 +216,7 @@ class Preparation:
             self._progress("waiting for another process that prepares the same", None, None)
 
         with self._cache.lock("prepare", waiting):
-            plan = find_plan(self._cache, self._runtime, self._policy)
+            plan = find_plan(self._cache, self._runtime, self._policy, self._packages)
             if plan is not None and self._usable(plan):
                 return plan
             if not self._runtime.unpacked:
@@ -222,6 +228,8 @@ class Preparation:
             bundle = environments.bundle(
                 self._cache, python, dists, lambda folder: self._compile_all(module, folder)
             )
+            if self._packages is not None:
+                self._compile_packages(module, self._packages)
             image = self._image(module, path, bundle) if is_reactor(module) else None
             runtime = self._cache.digest(self._runtime.wasm)
             plan = Plan(path, bundle, image, python, runtime)
@@ -231,7 +239,8 @@ class Preparation:
                 "image": str(image) if image else None, "runtime": runtime,
             }  # fmt: skip
             self._cache.store(
-                _plan_path(self._cache, self._runtime, self._policy), lambda _new: notes
+                _plan_path(self._cache, self._runtime, self._policy, self._packages),
+                lambda _new: notes,
             )
         for name in ("images", "plans"):
             self._cache.sweep(name, IMAGES_KEPT)
@@ -300,17 +309,27 @@ class Preparation:
         bundle = Preopen(str(folder), environments.BUNDLE, writable=True)
         self._run(module, [*self._library(), bundle], COMPILE.format(environments.BUNDLE))
 
+    def _compile_packages(self, module: Module, packages: Path) -> None:
+        """Adds bytecode to a set of packages, once."""
+        done = packages.with_name(f"{packages.name}.compiled")
+        if not done.exists():
+            self._progress("compiling the packages' Python files", None, None)
+            folder = Preopen(str(packages), PACKAGES, writable=True)
+            self._run(module, [*self._library(), folder], COMPILE.format(PACKAGES))
+            done.touch(mode=0o600)
+
     def _image(self, module: Module, compiled: Path, bundle: Path) -> Path:
         name = engines.key(
             "image", IMAGE_FORMAT, compiled.name, bundle.name, json.dumps(self._policy.preload),
             json.dumps([g.guest_path for g in self._policy.other_grants]),
+            "" if self._packages is None else self._packages.name,
         )  # fmt: skip
         path = self._cache.folder("images") / f"{name}.image"
         if self._cache.load(path) is not None:
             return path
         self._progress("starting Python once, for the base image", None, None)
         policy = _without_hosts(self._policy, self._scratch)
-        folders = preopens(self._runtime, bundle, policy, None, self._scratch)
+        folders = preopens(self._runtime, bundle, policy, None, self._scratch, self._packages)
         self._cache.store(path, lambda new: self._boot(module, folders, new))
         return path
 
@@ -319,7 +338,10 @@ class Preparation:
         finder = Finder()
         guest, capture = self._guest(module, folders, "", finder)
         try:
-            boot = {"phase": "image", "preload": list(self._policy.preload), "calibrate": True}
+            boot = {
+                "phase": "image", "preload": list(self._policy.preload), "calibrate": True,
+                "path": [] if self._packages is None else [PACKAGES],
+            }  # fmt: skip
             guest.door.begin(Frame("boot_request", boot, 1))
             guest.turn(START)
             guest.door.end()

@@ -73,7 +73,7 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
                 link.send_frame(Frame("progress", said))
 
             scratch = Path(content["scratch"])
-            prepare.Preparation(cache, runtime, policy, scratch, progress).run()
+            prepare.Preparation(cache, runtime, policy, scratch, progress, _packages(boot)).run()
             link.send_frame(Frame("boot_reply", {"status": "ok"}, boot.request))
             return
         server = _server(link, control, cache, policy, runtime, boot)
@@ -99,15 +99,23 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
             link.send_frame(Frame("lost", said))
 
 
+def _packages(boot: Frame) -> Path | None:
+    given = boot.content.get("packages")
+    return None if given is None else Path(given)
+
+
 def _server(
     link: Link, control: ControlPort, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
 ) -> Server | None:
     """A server whose guest can be made, or None if something must be prepared first."""
-    plan = prepare.find_plan(cache, runtime, policy)
+    packages = _packages(boot)
+    plan = prepare.find_plan(cache, runtime, policy, packages)
     if plan is None:
         return None
     content = boot.content
-    parts = Parts.load(cache, policy, runtime, plan, content["work"], Path(content["scratch"]))
+    parts = Parts.load(
+        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages
+    )
     if parts is None:
         return None
     limits = policy.limits

@@ -129,6 +129,7 @@ class Agent:
         for name in set(os.environ) - set(env):
             del os.environ[name]
         os.environ.update(env)
+        extend_path(env.get("PYTHONPATH", ""))
         self.learn(content)
         os.chdir(content["facts"].get("cwd", "/work"))
         reseed()
@@ -347,6 +348,13 @@ def _inside_door(frame: FrameType | None) -> bool:
     return False
 
 
+def extend_path(pythonpath: str) -> None:
+    """What CPython does with PYTHONPATH at its start: these folders come before its own."""
+    folders = [folder for folder in pythonpath.split(":") if folder]
+    first = 1 if sys.path[:1] == [""] else 0
+    sys.path[first:first] = [folder for folder in folders if folder not in sys.path]
+
+
 def reseed() -> None:
     """Gives this process randomness of its own: an image has everyone's."""
     import random
@@ -405,6 +413,7 @@ def _boot(frame: Frame) -> None:
             calibrate()
         agent = Agent(_door)
         _agent.append(agent)
+        sys.path += content.get("path", [])
         agent.preload(content["preload"])
         agent.warm_up()
     elif content["phase"] == "spin":

@@ -143,6 +143,7 @@ class WasiMagics(Magics):
             rows.append(("grants" if k == 0 else "", shown))
         rows += [
             ("outputs", f"{facts.get('frontend')}; %wasi frontend shows what was held back"),
+            ("packages", ", ".join(facts.get("packages", [])) or "none beside the runtime's"),
             ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
             ("network", "none"),
             ("processes", "none"),
