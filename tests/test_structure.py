@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("launch",),
     ("session", "sessions", "connection", "packages"),
     ("sandbox", "kernel"),
+    ("doctor",),
     ("cli",),
     ("__main__",),
 )

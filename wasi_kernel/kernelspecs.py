@@ -43,6 +43,7 @@ class Kernelspec:
         folder: Where it is.
         options: Options of `wasi-kernel kernel` in it, but for its policy.
         policy: Its policy file, None if it has none.
+        python: What its kernels are started with.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Kernelspec:
     folder: Path
     options: tuple[str, ...]
     policy: Path | None
+    python: str
 
 
 def places() -> list[Path]:
@@ -204,4 +206,6 @@ def _read(folder: Path) -> Kernelspec | None:
     policy = folder / policyfile.FILE
     has_policy = any(word == WITH_POLICY[1] for word in argv)
     display = str(said.get("display_name", folder.name))
-    return Kernelspec(folder.name, display, folder, tuple(options), policy if has_policy else None)
+    return Kernelspec(
+        folder.name, display, folder, tuple(options), policy if has_policy else None, argv[0]
+    )

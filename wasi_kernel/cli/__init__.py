@@ -13,6 +13,7 @@ import click
 
 from wasi_kernel import __version__, kernelspecs, sessions
 from wasi_kernel.cli import preparing
+from wasi_kernel.cli.doctor import doctor
 from wasi_kernel.cli.kernelspec import install, list_kernelspecs, remove, show
 from wasi_kernel.cli.run import run
 from wasi_kernel.cli.session import session
@@ -59,7 +60,7 @@ def prepare(name: str | None, runtime: str | None, *, renew: bool, quiet: bool) 
         click.echo(f"Ready ({time.monotonic() - started:.0f} s).")
 
 
-for _command in (install, list_kernelspecs, show, remove, session, run):
+for _command in (install, list_kernelspecs, show, remove, session, run, doctor):
     command.add_command(_command)
 command.add_command(run, "python")
 

