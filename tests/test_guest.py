@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import pytest
@@ -183,3 +184,31 @@ def test_the_agent_survives_replaced_streams(box):
     assert box.run("import sys; sys.stdout = None; sys.stderr = None").ok
     assert box.run("1 + 1").text == "2"
     box.restart()
+
+
+def test_pip_lists_and_shows(box: Sandbox):
+    listed = box.run("%pip list").stdout
+    assert re.search(r"^ipython +\d", listed, re.MULTILINE)
+    assert re.search(r"^numpy +\d", listed, re.MULTILINE)
+    frozen = box.run("%pip freeze").stdout.splitlines()
+    version = box.run("import numpy; numpy.__version__").text.strip("'")
+    assert f"numpy=={version}" in frozen
+    names = [line.partition("==")[0].lower().replace("_", "-") for line in frozen]
+    assert names == sorted(names)
+    shown = box.run("%pip show NumPy ipython").stdout
+    assert f"Name: numpy\nVersion: {version}\n" in shown
+    assert "Requires: " in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("install attrs -q 'rich>1'", "wasi-kernel install --name NAME --package attrs --package"),
+        ("uninstall -y numpy", "chosen in the policy"), ("show nope", "not installed: nope"),
+        ("show", "%pip list"), ("", "%pip list"), ("cache purge", "%pip list"),
+    ],
+)  # fmt: skip
+def test_pip_says_what_it_does_not(box: Sandbox, line: str, said: str):
+    result = box.run(f"%pip {line}")
+    assert said in result.stderr + str(result.error)
+    assert result.outputs

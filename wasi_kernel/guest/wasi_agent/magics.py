@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 
+from wasi_agent import pip
 from wasi_agent.shell import NO_PROCESSES
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ OTHERS = {
     "mamba": "packages are chosen in the policy; there are no processes to run mamba in",
     "micromamba": "packages are chosen in the policy; there are no processes to run it in",
     "uv": "packages are chosen in the policy; there are no processes to run uv in",
-    "pip": "packages are chosen in the policy; there are no processes to run pip in",
     "man": "there are no manual pages in the sandbox; try NAME? for Python's own help",
     "edit": "there is no editor in the sandbox; use %%writefile and %load",
     "ed": "there is no editor in the sandbox; use %%writefile and %load",
@@ -190,6 +190,8 @@ def install(shell: ZMQInteractiveShell) -> WasiMagics:
     for name, instead in ALIASES.items():
         text = NO_PROCESSES.format(f"%{name}") + f"; for this one, {instead}"
         shell.register_magic_function(_refusing(text), "line", name)
+    showing: Any = pip.pip
+    shell.register_magic_function(showing, "line", "pip")
     for name in ("less", "more"):
         shell.register_magic_function(_pager(shell), "line", name)
     return magics
