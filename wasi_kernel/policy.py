@@ -31,7 +31,7 @@ PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
 TMP, HOME = "/tmp", "/home/wasi"  # noqa: S108 - guest paths
 """Guest paths of the session's private folders."""
 
-PACKAGES = "/usr/lib/wasi-packages"
+PACKAGES = "/opt/packages"
 """Guest path of the policy's packages."""
 
 RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel", PACKAGES)

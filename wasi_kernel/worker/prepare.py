@@ -129,7 +129,7 @@ class Capture:
 
 def preopens(
     runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
-    packages: Path | None,
+    packages: Path | None = None,
 ) -> list[Preopen]:  # fmt: skip
     """The guest's folders in the order that images depend on."""
     empty = scratch / "empty"
@@ -159,7 +159,9 @@ def _stamp(path: Path) -> list[int | str]:
     return [str(path), state.st_ino, state.st_size, state.st_mtime_ns]
 
 
-def _plan_path(cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None) -> Path:
+def _plan_path(
+    cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None = None
+) -> Path:
     """Under which name the plan for `policy` is kept: changes with all that it depends on."""
     facts = [
         IMAGE_FORMAT,
@@ -174,7 +176,9 @@ def _plan_path(cache: Cache, runtime: Runtime, policy: Policy, packages: Path | 
     return cache.folder("plans") / name
 
 
-def find_plan(cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None) -> Plan | None:
+def find_plan(
+    cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None = None
+) -> Plan | None:
     """The plan for `policy`, if everything that it names is there and to be trusted."""
     path = _plan_path(cache, runtime, policy, packages)
     notes = cache.load(path)
@@ -198,7 +202,7 @@ class Preparation:
 
     def __init__(
         self, cache: Cache, runtime: Runtime, policy: Policy, scratch: Path, progress: Progress,
-        packages: Path | None,
+        packages: Path | None = None,
     ) -> None:  # fmt: skip
         self._cache, self._runtime, self._policy = cache, runtime, policy
         self._packages = packages
