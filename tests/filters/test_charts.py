@@ -87,7 +87,7 @@ def test_parts_that_are_none_are_put_right():
 )  # fmt: skip
 def test_addresses_are_left_out(address: str):
     assert layout(images=[{"source": address}]) == {"images": [{"source": ""}]}
-    for name in ("source", "url", "tiles", "geojson", "glyphs", "sprite", "href", "src"):
+    for name in ("source", "url", "tiles", "glyphs", "sprite", "href", "src"):
         shown, held = drawn(data=[0, {"a": [{name: [address]}]}])
         assert shown["data"] == [0, {"a": [{name: [""]}]}]
         assert "address" in held[0]
@@ -98,7 +98,8 @@ def test_a_button_sets_no_address():
     assert button("images[0].source", "/logout") == ["images[0].source", ""]
     assert button("images[0]", {"source": ADDRESS}) == ["images[0]", {"source": ""}]
     assert button({"images[0].source": ADDRESS}) == [{"images[0].source": ""}]
-    assert button("geojson", [ADDRESS]) == ["geojson", [""]]
+    nothing = {"type": "FeatureCollection", "features": []}
+    assert button("geojson", [ADDRESS]) == ["geojson", [nothing]]
     assert button("images[0].source", PICTURE) == ["images[0].source", PICTURE]
     steps = [{"args2": ["images['0'].source", "/x"]}]
     assert layout(sliders=[{"steps": steps}])["sliders"][0]["steps"] == [
@@ -225,3 +226,14 @@ def test_deep_values_are_walked_to_their_end():
         deep = [deep]
     assert '"/x"' not in json.dumps(layout(a=deep))
     assert "<b" not in json.dumps(geojson({"a": deep}, [].append))
+
+
+@pytest.mark.parametrize("address", ["http://canary.invalid/x.json", "x.json", ""])
+def test_shapes_that_would_be_fetched_are_none(address: str):
+    """Of an empty address plotly.js would fetch the page that it stands in."""
+    held: list[str] = []
+    figure = {"data": [{"type": "choroplethmap", "geojson": address}], "layout": {}}
+    shown = plotly(figure, held.append)
+    assert shown["data"][0]["geojson"] == {"type": "FeatureCollection", "features": []}
+    assert held
+    assert plotly(shown, held.append) == shown
