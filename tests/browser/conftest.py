@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nbformat
 import pytest
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import BrowserContext, Locator, Page
 
+KERNELSPEC = Path(__file__).parents[2] / "kernelspec"
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_ARGS = (
     "--no-sandbox",  # its own sandbox does not start for root
@@ -46,7 +47,32 @@ WAIT_MS = 20_000
 SERVER_S = 60
 """How long the server may take to start or to end."""
 
+QUIET = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false"}}
+"""The user's settings: one who was asked already."""
+
+LOG_REQUESTS = """
+import json
+
+def log(handler):
+    request = handler.request
+    about = {k: request.headers.get(k, "") for k in ("Origin", "Referer", "Sec-Fetch-Dest")}
+    print("REQUEST", json.dumps([request.method, request.uri, handler.get_status(), about]))
+
+c.ServerApp.tornado_settings = {"log_function": log}
+"""
+"""Configuration of the server: a line for each request, once it is answered."""
+
+READY = re.compile(r"Python \(WASI\).* \| Idle")
 NUMBERED = re.compile(r"\[\d+\]:")
+
+
+class Request(NamedTuple):
+    """One request as the server saw it; `about` are headers that say where it came from."""
+
+    method: str
+    uri: str
+    status: int
+    about: dict[str, str]
 
 
 class Server:
@@ -56,17 +82,20 @@ class Server:
         folder: The notebooks' folder; what the kernels see as `/work`.
         url: Its address, without a slash at the end.
         token: What it asks for.
+        requests: What it was asked for, oldest first.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: dict[str, Any]) -> None:
         self.folder, self.token = home / "notebooks", secrets.token_hex(16)
         self.folder.mkdir()
+        self.requests: list[Request] = []
+        self._kernels = home / "data" / "kernels"
         self._log: list[str] = []
         self._started = threading.Event()
         self.url = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"],
-            env=self._environment(home),
+            env=self._environment(home, settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,17 +109,19 @@ class Server:
             self.close()
             pytest.fail("JupyterLab did not start:\n" + "".join(self._log))
 
-    def _environment(self, home: Path) -> dict[str, str]:
+    def _environment(self, home: Path, settings: dict[str, Any]) -> dict[str, str]:
         """Jupyter's folders are our own, so what is installed is found in sys.prefix."""
         config = home / "config"
-        quiet = config / "lab/user-settings/@jupyterlab/apputils-extension"
-        quiet.mkdir(parents=True)
-        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-        settings = {
+        for plugin, values in settings.items():
+            path = config / "lab/user-settings" / f"{plugin}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values))
+        options = {
             "ServerApp": {"ip": "127.0.0.1", "port": 0, "root_dir": str(self.folder)},
             "IdentityProvider": {"token": self.token},
         }
-        (config / "jupyter_lab_config.json").write_text(json.dumps(settings))
+        (config / "jupyter_lab_config.json").write_text(json.dumps(options))
+        (config / "jupyter_lab_config.py").write_text(LOG_REQUESTS)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY"))}
         return inherited | {
             "JUPYTER_CONFIG_DIR": str(config),
@@ -98,10 +129,24 @@ class Server:
             "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
             "JUPYTER_PREFER_ENV_PATH": "1",
             "JUPYTER_PLATFORM_DIRS": "1",
+            "PYTHONUNBUFFERED": "1",
         }
+
+    def add_kernel(self, name: str, *options: str) -> None:
+        """Offers a kernel like ours that is started with further options."""
+        spec = json.loads((KERNELSPEC / "kernel.json").read_text())
+        spec["argv"] = [sys.executable, *spec["argv"][1:], *options]
+        spec["display_name"] += " " + " ".join(options)
+        folder = self._kernels / name
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(json.dumps(spec))
 
     def _read_log(self) -> None:
         for line in self._process.stdout:
+            if line.startswith("REQUEST "):
+                method, uri, status, about = json.loads(line.removeprefix("REQUEST "))
+                self.requests.append(Request(method, uri, status, about))
+                continue
             self._log.append(line)
             if address := re.search(r"http://127\.0\.0\.1:\d+(?=/)", line):
                 self.url = address[0]
@@ -130,9 +175,21 @@ class Notebook:
         self.toolbar = self.panel.locator(".jp-NotebookPanel-toolbar")
         self.status = page.locator("#jp-main-statusbar")
 
+    def open(self, server: Server, path: str, *cells: str, kernel: str = "python-wasi") -> None:
+        """Writes a notebook that has these code cells, and opens it."""
+        content = new_notebook(cells=[new_code_cell(source) for source in cells])
+        content.metadata["kernelspec"] = {"name": kernel, "display_name": "Python (WASI)"}
+        nbformat.write(content, server.folder / path)
+        self.go_to(path)
+
+    def go_to(self, path: str) -> None:
+        """Opens a notebook of the server's folder, and waits until it can be used."""
+        self.page.goto(f"/lab/tree/{path}?reset")
+        self.wait_until_usable()
+
     def wait_until_usable(self) -> None:
         """Waits for the kernel: before it is there, JupyterLab forgets a cell that is to run."""
-        expect(self.status).to_contain_text("Python (WASI) | Idle")
+        expect(self.status).to_contain_text(READY)
 
     def cell(self, index: int) -> Locator:
         """One code cell."""
@@ -145,6 +202,20 @@ class Notebook:
     def prompt(self, index: int) -> Locator:
         """One cell's `[1]:`."""
         return self.cell(index).locator(".jp-InputPrompt")
+
+    def run_all(self) -> None:
+        """Runs all cells from the menu, and waits until the last has its number."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name=re.compile("^Run All Cells")).click()
+        last = self.panel.locator(".jp-CodeCell").last.locator(".jp-InputPrompt")
+        expect(last).to_have_text(NUMBERED, timeout=3 * WAIT_MS)
+
+    def save(self) -> None:
+        """Writes the notebook's file."""
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url
+        ):
+            self.page.keyboard.press("Control+s")
 
     def edit(self, index: int) -> None:
         """Puts the cursor at the end of one cell."""
@@ -165,11 +236,19 @@ class Notebook:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def lab_settings() -> dict[str, Any]:
+    """A user's settings of JupyterLab, by plugin. A module may have its own."""
+    return dict(QUIET)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, lab_settings: dict[str, Any]
+) -> Iterator[Server]:
     """JupyterLab, on a free port."""
     with Sandbox():  # what takes 40 s the first time is not what these tests wait for
         pass
-    server = Server(tmp_path_factory.mktemp("jupyterlab"))
+    server = Server(tmp_path_factory.mktemp("jupyterlab"), lab_settings)
     yield server
     server.close()
 
@@ -177,7 +256,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 # Not for the whole session: while Playwright runs, this thread has a running event loop, in which
 # other tests could not start theirs.
 @pytest.fixture(scope="module")
-def browser(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+def net_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Chromium writes whatever it asks of the network; whole once it is closed."""
+    return tmp_path_factory.mktemp("net") / "log.json"
+
+
+@pytest.fixture(scope="module")
+def browser(
+    server: Server, net_log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
     """Chromium, with the cookies and the cache of one user, who is logged in."""
     if not CHROMIUM.exists():
         pytest.fail(
@@ -188,7 +275,9 @@ def browser(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home = str(tmp_path_factory.mktemp("chromium"))
     env = os.environ | {"XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS, env=env)
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*CHROMIUM_ARGS, f"--log-net-log={net_log}"], env=env
+        )
         context = chromium.new_context(
             base_url=server.url, viewport={"width": 1280, "height": 1000}
         )
@@ -209,6 +298,12 @@ def page(server: Server, browser: BrowserContext) -> Iterator[Page]:
         browser.request.delete(f"/api/sessions/{session['id']}", headers=headers)
 
 
+@pytest.fixture(scope="session")
+def notebook_in() -> type[Notebook]:
+    """What makes a `Notebook` of a page, for modules that have pages of their own."""
+    return Notebook
+
+
 @pytest.fixture
 def notebook(page: Page) -> Notebook:
     """The notebook that the page shows, once it shows one."""
@@ -216,16 +311,11 @@ def notebook(page: Page) -> Notebook:
 
 
 @pytest.fixture
-def open_notebook(server: Server, page: Page, notebook: Notebook, request: pytest.FixtureRequest):
+def open_notebook(server: Server, notebook: Notebook, request: pytest.FixtureRequest):
     """A function: opens a notebook that has these code cells, and waits until it can be used."""
 
-    def open_(*cells: str) -> Notebook:
-        content = new_notebook(cells=[new_code_cell(source) for source in cells])
-        content.metadata["kernelspec"] = {"name": "python-wasi", "display_name": "Python (WASI)"}
-        name = f"{request.node.name}.ipynb"
-        nbformat.write(content, server.folder / name)
-        page.goto(f"/lab/tree/{name}?reset")
-        notebook.wait_until_usable()
+    def open_(*cells: str, kernel: str = "python-wasi") -> Notebook:
+        notebook.open(server, f"{request.node.name}.ipynb", *cells, kernel=kernel)
         return notebook
 
     return open_

@@ -53,6 +53,22 @@ SHOWN: dict[str, dict[str, dict[str, str]]] = {
         "listdir": {"text/plain": "'day_length.csv'"},
         "tmp": {"stdout": r"^days\.db summary\.csv$", "text/plain": r"(?m)^7 +Tromsø +24\.000"},
     },
+    "gallery.ipynb": {  # how it looks: tests/browser/test_gallery.py
+        "plain": {"text/html": "<td>&lt;Köln&gt;</td>"},
+        "styler": {"text/html": "Towns, dressed"},
+        "png": {"image/png": ""},
+        "svg": {"image/svg+xml": "^<svg "},
+        "math": {"text/latex": r"\\sqrt\{\\pi\}.*\\begin\{align\}"},
+        "video": {"text/html": '<source src="data:video/webm;base64,'},
+        "iframe": {"text/html": 'sandbox="allow-scripts".*In a frame'},
+        "javascript": {"text/html": 'sandbox="allow-scripts".*drawn by a script'},
+        "file": {"text/html": 'href="data/day_length.csv"'},
+        "vega": {"application/vnd.vegalite.v5+json": '"mark": "bar"'},
+        "widget": {"application/vnd.jupyter.widget-view+json": "model_id"},
+        "tqdm": {"stderr": r"fits: 100%\|█+\| 50/50 "},
+        "tqdm_notebook": {"application/vnd.jupyter.widget-view+json": "model_id"},
+        "frontend": {"text/plain": "JavaScript: run in a frame"},
+    },
 }
 """By notebook and cell: what kind of output must match which pattern. Errors: name, text, lines."""
 
@@ -85,7 +101,10 @@ def _outputs(cell: Any) -> dict[str, str]:
             lines = "\n".join(output.traceback)
             parts = {"error": f"{output.ename}: {output.evalue}\n{lines}"}
         else:
-            parts = output.data
+            parts = {
+                mime: value if isinstance(value, str) else json.dumps(value)
+                for mime, value in output.data.items()
+            }
         for kind, text in parts.items():
             shown[kind] = shown.get(kind, "") + text
     return {kind: _plain(text) for kind, text in shown.items()}

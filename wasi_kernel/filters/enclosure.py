@@ -43,8 +43,9 @@ POLICY = (
 )
 FALLBACK = "Interactive output of a sandbox: it is shown once the notebook is trusted."
 
-BARRED = ("iframe", "frame", "object", "embed", "link", "fencedframe")
-"""Elements that bring a window of their own, or load in advance; frameset begins with frame."""
+BARRED = ("iframe", "frame", "object", "embed", "link", "meta", "fencedframe")
+"""Elements that bring a window of their own, or load in advance; frameset begins with frame. Of a
+meta refresh Chromium 156 looks up and connects to the address before the policy refuses to go."""
 
 MIN_HEIGHT, DEFAULT_HEIGHT, MAX_HEIGHT = 60, 450, 1200
 """Pixels. The default is plotly's (plotly.js 3, layout.height)."""
