@@ -1,4 +1,4 @@
-"""Active HTML in a frame of its own: it runs there, and reaches neither the page nor the network.
+"""Active HTML in a frame of its own: it runs there, and neither acts in the page nor loads anything.
 
 Pure. Two frames, one in the other, each `sandbox="allow-scripts"` (an
 origin of its own, no cookies, storage, forms, pop-ups, dialogs, downloads, top navigation) with the
@@ -9,6 +9,9 @@ document in `srcdoc`, and the policy as the first thing in its head:
   but it binds the document that contains the frame: hence the outer one, whose only content is the
   inner. Seen in Chromium 156: with one frame three such requests arrived, with two none. The
   contents of a `srcdoc` are no request, so `frame-src 'none'` lets them be (HTML, "navigate").
+- What is left: a navigation by script (`location`, a click on a link by script) is refused, but
+  Chromium 156 looks the host up and connects to it first. The location of a window cannot be
+  guarded by a script, and the navigation API has no events for an opaque origin.
 - No policy ends WebRTC (`webrtc` is unknown to Chromium 156: a STUN request and a DNS lookup of a
   chosen name left the frame) nor `<link rel=preconnect>` and `rel=dns-prefetch`, nor voices that a
   browser has fetched. A script of ours runs first: it takes the constructors away, and keeps

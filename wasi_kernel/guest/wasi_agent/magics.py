@@ -36,7 +36,7 @@ OTHERS = {
 
 
 FRONTENDS = {
-    "isolated": "isolated (they reach neither the page nor the network)",
+    "isolated": "isolated (they do not reach the page)",
     "trusted": "trusted (they can do what the front end lets them do)",
     "text": "text and images only",
 }
