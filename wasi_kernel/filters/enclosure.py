@@ -1,4 +1,4 @@
-"""Active HTML in a frame of its own: it runs there, and neither acts in the page nor loads anything.
+"""Active HTML in a frame of its own: it runs there, does not reach the page and loads nothing.
 
 Pure. Two frames, one in the other, each `sandbox="allow-scripts"` (an
 origin of its own, no cookies, storage, forms, pop-ups, dialogs, downloads, top navigation) with the
