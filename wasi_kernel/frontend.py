@@ -140,7 +140,7 @@ class Frontend:
         """What `make` gives, or what is safe `instead`, if a filter fails by its own fault."""
         try:
             return make()
-        except Exception:
+        except Exception:  # a filter's own fault: logged, and nothing passes
             logging.getLogger(__name__).exception("a %s could not be filtered", kind)
             self._hold(kind, "could not be filtered; please report what it was")
             self._notes.append(f"a {kind} was left out: it could not be filtered")
