@@ -98,7 +98,10 @@ def test_a_note_that_is_damaged_is_as_none(policy: Policy, tmp_path: Path):
     assert chosen.read(caches.default_path(), policy) is not None
     (tmp_path / chosen.FOLDER).mkdir()
     path = chosen.note_path(tmp_path, policy)
-    for text in ("", "[]", "{}", '{"folder": 3}', '{"folder": "none"}'):
+    for text in (
+        "", "[]", "{}", '{"folder": 3}', '{"folder": "none"}', '{"folder": "/etc"}',
+        '{"folder": ".."}',
+    ):  # fmt: skip
         path.write_text(text)
         assert chosen.read(tmp_path, policy) is None
 

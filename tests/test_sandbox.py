@@ -213,3 +213,13 @@ def test_an_installation_that_cannot_work_says_so(tmp_path):
     with pytest.raises(InstallationError, match="no-such"):
         Sandbox(Policy(runtime=str(tmp_path / "no-such.wasm")))
     assert issubclass(RuntimeNotFoundError, InstallationError)
+
+
+def test_completion_and_whole_cells(box: Sandbox):
+    box.run("import os")
+    said = box.complete("os.path.isf")
+    assert "isfile" in " ".join(said["matches"])
+    assert said["cursor_start"] <= len("os.path.")
+    assert box.complete("pri + 1", 3)["matches"]
+    assert box.is_complete("x = 1")["status"] == "complete"
+    assert box.is_complete("for k in x:") == {"status": "incomplete", "indent": "    "}

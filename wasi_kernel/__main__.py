@@ -47,6 +47,7 @@ def _kernel(argv: list[str]) -> None:
     gc.disable()  # imports make much and free little: 8 ms of 110
     waiting = spawn()
 
+    from dataclasses import replace
     from pathlib import Path
 
     from wasi_kernel import launch
@@ -63,6 +64,8 @@ def _kernel(argv: list[str]) -> None:
         policy = _policy(given)
         begin = launch.restarted(policy, connection) or begin
         settings = launch.settings(policy, Path.cwd(), begin, may_fork="--name" not in given)
+        kept = [(name, given[name]) for name in POLICY_OPTIONS if given.get(name)]
+        settings = replace(settings, options=tuple(word for pair in kept for word in pair))
     except WasiKernelError as e:
         if "--on-terminal" in given:
             raise
@@ -96,9 +99,12 @@ def _policy(given: dict[str, str]) -> Policy:
     return replace(policy, **changes) if changes else policy
 
 
+POLICY_OPTIONS = ("--policy", "--frontend", "--frontend-mimes")
+"""Those of `OPTIONS` that a fork must have as well."""
+
 OPTIONS = {
     "--resume": 1, "--take-up": 1, "--name": 1, "--restart-keeps-state": 0, "--on-terminal": 0,
-    "--policy": 1, "--frontend": 1, "--frontend-mimes": 1,
+    **dict.fromkeys(POLICY_OPTIONS, 1),
 }  # fmt: skip
 """What `kernel` takes beside Jupyter's own options, and how many values follow."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 FOLDER = "packages"
 """The cache's folder that has the sets, and notes of what they were made for."""
 
+_SET = re.compile(r"[0-9a-f]{32}")
+"""Name of a set (Resolution.key): a note that names another folder grants nothing."""
+
 
 def note_path(cache: Path, policy: Policy) -> Path:
     """Where it is noted which set fulfils `policy`'s requirements."""
@@ -34,11 +38,10 @@ def read(cache: Path, policy: Policy) -> dict[str, Any] | None:
     """The resolution that was noted (see Resolution.to_dict), with the `folder` of its set."""
     try:
         said = json.loads(note_path(cache, policy).read_bytes())
-        return (
-            said if isinstance(said, dict) and (cache / FOLDER / said["folder"]).is_dir() else None
-        )
+        there = _SET.fullmatch(said["folder"]) and (cache / FOLDER / said["folder"]).is_dir()
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return said if there else None
 
 
 def folder(cache: Path, policy: Policy) -> Path | None:

@@ -114,8 +114,9 @@ def _kernelspecs() -> Iterator[Finding]:
             yield Finding(what, "problem", f"there is no {spec.python}", _again(spec))
             continue
         try:
-            policy = Policy() if spec.policy is None else Policy.load(spec.policy)
-            grants.check(_absolute(policy, spec), caches.default_path())
+            if spec.policy is not None:
+                policy, data = Policy.load(spec.policy), policyfile.read(spec.policy)
+                grants.check_file(policy, data, caches.default_path())
         except WasiKernelError as e:
             yield Finding(what, "problem", str(e), f"edit {spec.policy}")
             continue
@@ -124,20 +125,6 @@ def _kernelspecs() -> Iterator[Finding]:
 
 def _again(spec: kernelspecs.Kernelspec) -> str:
     return f"wasi-kernel remove {spec.name}, and install it again"
-
-
-def _absolute(policy: Policy, spec: kernelspecs.Kernelspec) -> Policy:
-    """The policy without the grants that depend on a notebook's folder."""
-    from dataclasses import replace
-
-    written = policyfile.read(spec.policy).get("grants", []) if spec.policy is not None else []
-    tables = [policyfile.table(g) if isinstance(g, str) else g for g in written]
-    kept = [
-        grant
-        for grant, table in zip(policy.grants, tables, strict=True)
-        if table and policyfile.is_absolute(str(table.get("host_path")))
-    ]
-    return replace(policy, grants=tuple(kept))
 
 
 def _platform() -> Iterator[Finding]:

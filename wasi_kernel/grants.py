@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wasi_kernel import policyfile
 from wasi_kernel.errors import PolicyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from wasi_kernel.policy import Policy
 
 SYSTEM = ("/proc", "/sys", "/dev", "/run")
@@ -23,7 +26,6 @@ KEYS = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".config", ".jupyter", ".l
 """Places in a home that hold keys and tokens; Jupyter's own hold the way to its server."""
 
 _KEYS = "keys"
-ALLOWED = "a folder that may be granted; this one is refused, since {}"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -50,15 +52,30 @@ def check(policy: Policy, cache: Path) -> None:
     Raises:
         PolicyError: Some of them must not; the keys are those of the host paths.
     """
-    PolicyError.raise_all(
-        PolicyError(
-            f"grants[{k}].host_path",
-            grant.host_path,
-            ALLOWED.format(reason),
-        )
-        for k, grant in enumerate(policy.grants)
-        if (reason := refusal(Path(grant.host_path), cache, forced=grant.forced)) is not None
-    )
+    PolicyError.raise_all(_refusals(policy, range(len(policy.grants)), cache))
+
+
+def check_file(policy: Policy, data: dict[str, Any], cache: Path) -> None:
+    """The same for a policy file's `data`, as far as it is the same for every notebook's folder.
+
+    Raises:
+        PolicyError: Some of them must not; the keys are those of the host paths.
+    """
+    tables = [policyfile.table(g) if isinstance(g, str) else g for g in data.get("grants", ())]
+    fixed = [
+        k for k, table in enumerate(tables)
+        if table is not None and policyfile.is_absolute(str(table.get("host_path")))
+    ]  # fmt: skip
+    PolicyError.raise_all(_refusals(policy, fixed, cache))
+
+
+def _refusals(policy: Policy, numbers: Iterable[int], cache: Path) -> Iterator[PolicyError]:
+    for k in numbers:
+        grant = policy.grants[k]
+        reason = refusal(Path(grant.host_path), cache, forced=grant.forced)
+        if reason is not None:
+            allowed = f"a folder that may be granted; this one is refused, since {reason}"
+            yield PolicyError(f"grants[{k}].host_path", grant.host_path, allowed)
 
 
 def refusal(folder: Path, cache: Path, *, forced: bool = False) -> str | None:

@@ -339,7 +339,7 @@ class WasiKernel(Kernel):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(path),
-            "--take-up", folder, "--name", name, *self._settings.frontend_options,
+            "--take-up", folder, "--name", name, *self._settings.options,
             env={**os.environ, "JPY_PARENT_PID": str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip

@@ -45,6 +45,7 @@ class Settings:
         cells: How many cells the session has had before.
         may_fork: May a cell ask for a fork?
         resumed: Does the session begin with a state that was kept?
+        options: The kernel's options that its policy was made of, for a fork of it.
         packages: The folder with the policy's packages, None if it wants none.
         refusal: Why there will be no guest, whatever happens; None if there may be one.
     """
@@ -59,6 +60,7 @@ class Settings:
     may_fork: bool = False
     resumed: bool = False
     packages: Path | None = None
+    options: tuple[str, ...] = ()
     refusal: WasiKernelError | None = None
 
     def introduce(self, about: dict[str, Any]) -> None:
@@ -96,13 +98,6 @@ class Settings:
         folders.sweep(self.scratch.path.parent, _scratch_prefix())
         if self.checkpoints is not None:
             folders.sweep(self.checkpoints.path.parent)
-
-    @property
-    def frontend_options(self) -> list[str]:
-        """The kernel's options that say what its outputs may do, for another kernel like it."""
-        mimes = ",".join(self.policy.frontend_mimes)
-        found = ["--frontend", self.policy.frontend]
-        return [*found, "--frontend-mimes", mimes] if mimes else found
 
     def boot(self, task: str, skip: int = 0, *, probe: bool = False) -> Frame:
         """The frame that a worker is started with.

@@ -2,7 +2,8 @@
 
 One request at a time; what the guest shows arrives, in order, at the request's `on_output` before
 its reply. A worker that dies is replaced at once; the new one takes up the last checkpoint, and
-then the request in progress ends with `GuestLost`, which says what is left.
+then the request in progress ends with `GuestLost`, which says what is left. The module is long
+because all of this is one state machine (`STATES`): whatever a worker says or does ends up here.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -25,6 +26,7 @@ from wasi_kernel.errors import (
     WasiKernelError,
 )
 from wasi_kernel.frames import Frame
+from wasi_kernel.timelimits import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +101,7 @@ class _Request:
     failure: Exception | None = None  # what the caller's on_output raised first
     loss: GuestLost | None = None  # why we ourselves stopped the worker
     cell: int = 0  # its execution count
-    cpu_s: float = 0.0  # what the worker had used when it began
-    over: GuestLost | None = None  # which limit of time it has passed
+    watch: Watch | None = None  # of its limits of time, from when it is sent
     changes: bool = False  # must its effects be kept, and are they not yet?
 
 
@@ -289,15 +290,16 @@ class Session:
             current = self._current = _Request(self._number, on_output, future)
             current.cell = content.get("execution_count", 0) if kind == "execute_request" else 0
             current.changes = kind in CHANGING
-            timers = self._begin_limits(current)
+            current.watch = Watch(
+                self._settings.policy.limits, self._worker.cpu_s, self.interrupt, self.stop
+            )
             sending = self._spawn(self._send(data))
             try:
                 reply = await future
             finally:
                 sending.cancel()
                 self._current = None
-                for timer in timers.values():
-                    timer.cancel()
+                current.watch.cancel()
             if current.failure is not None:
                 raise current.failure
             return reply
@@ -324,39 +326,6 @@ class Session:
         elif frame.type == "input_request":  # nobody is there to be asked: end of file
             self._spawn(self.answer_input(frame.request, "\x04"))
         return frame.type in frames.QUESTIONS
-
-    def _begin_limits(self, current: _Request) -> dict[str, asyncio.TimerHandle]:
-        """Watches how long the request takes, if the policy limits that; the timers, by limit."""
-        limits = self._settings.policy.limits
-        timers: dict[str, asyncio.TimerHandle] = {}
-
-        def over(limit: str, seconds: float, what: str) -> None:
-            loss = GuestLost("TimeLimitExceeded", f"more than {seconds:g} s{what} (limits.{limit})")
-            self._time_is_up(current, loss, timers)
-
-        def look(seconds: float) -> None:  # one thread: it cannot use more than passes
-            left_s = seconds - (self._worker.cpu_s() - current.cpu_s)
-            if left_s <= 0:
-                over("cell_cpu_s", seconds, " of processor time")
-            else:
-                timers["cpu"] = self._loop.call_later(max(left_s, 0.02), look, seconds)
-
-        if limits.cell_s is not None:
-            timers["wall"] = self._loop.call_later(limits.cell_s, over, "cell_s", limits.cell_s, "")
-        if limits.cell_cpu_s is not None:
-            current.cpu_s = self._worker.cpu_s()
-            look(limits.cell_cpu_s)
-        return timers
-
-    def _time_is_up(
-        self, current: _Request, loss: GuestLost, timers: dict[str, asyncio.TimerHandle]
-    ) -> None:
-        """Interrupts the request, and stops the guest if that does not help in time."""
-        if current.over is None and current is self._current:
-            current.over = loss
-            self.interrupt()
-            grace_s = self._settings.policy.limits.grace_s
-            timers["grace"] = self._loop.call_later(grace_s, self.stop, loss)
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
@@ -387,7 +356,8 @@ class Session:
         if self._state != "ready":
             return
         if self._current is not None:
-            self._current.loss = loss = self._current.over or loss
+            watch = self._current.watch
+            self._current.loss = loss = (watch and watch.passed) or loss
         self._lost(loss)
 
     async def restart(self) -> None:
@@ -508,16 +478,15 @@ class Session:
         elif current is None or frame.request != current.number:
             return  # of a request that is over
         elif frame.type.endswith("_reply"):
-            if current.over is not None:
-                frame = _as_limit(frame, current.over)
+            frame = frame if current.watch is None else current.watch.named(frame)
             if not current.reply.done():
                 self._unanswered = 0
                 if current.changes:
                     self._unkept[current.number] = current.cell
                 current.reply.set_result(frame)
         else:
-            if current.over is not None and frame.type == "error":
-                frame = _as_limit(frame, current.over)
+            if current.watch is not None and frame.type == "error":
+                frame = current.watch.named(frame)
             try:
                 current.on_output(frame)
             except Exception as e:  # noqa: BLE001 - the caller's own; raised after the reply
@@ -680,24 +649,3 @@ class Session:
         current = self._current
         if current is not None and not current.reply.done():
             current.reply.set_exception(current.loss or loss)
-
-
-def _as_limit(frame: Frame, loss: GuestLost) -> Frame:
-    """An interrupt's error as that of the limit that was passed; any other frame as it is."""
-    content = _limited(frame.content, loss)
-    expressions = content.get("user_expressions")
-    if isinstance(expressions, dict):
-        named = {name: _limited(value, loss) for name, value in expressions.items()}
-        content = {**content, "user_expressions": named}
-    return frame._replace(content=content)
-
-
-def _limited(error: Any, loss: GuestLost) -> Any:
-    if not isinstance(error, dict) or error.get("ename") != "KeyboardInterrupt":
-        return error
-    lines = error.get("traceback")
-    lines = lines[:-1] if isinstance(lines, list) else []
-    return error | {
-        "ename": loss.ename, "evalue": loss.detail,
-        "traceback": [*lines, f"\x1b[31m{loss.ename}\x1b[39m: {loss.detail}"],
-    }  # fmt: skip

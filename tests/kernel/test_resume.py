@@ -328,11 +328,15 @@ def test_a_fork_goes_on_from_the_state_after_its_cell(start_kernel, fork_of):
     assert kernel.run("x").result == "[1, 2, 'parent']"
 
 
-def test_what_a_fork_shows_keeps_to_its_parents_policy(start_kernel, fork_of):
-    options = ["--frontend", "text", "--frontend-mimes", "application/x-odd"]
+def test_a_fork_has_its_parents_policy(start_kernel, fork_of, tmp_path):
+    (tmp_path / "policy.toml").write_text('work = false\n[limits]\nmemory_bytes = "1 GiB"\n')
+    options = ["--policy", str(tmp_path / "policy.toml"), "--frontend", "text",
+               "--frontend-mimes", "application/x-odd"]  # fmt: skip
     fork = fork_of(start_kernel(options=options), "second")
     said = fork.run("w = %wasi frontend\nw.to_dict()['mode'], w.to_dict()['mimes']")[0]
     assert said == "('text', ['application/x-odd'])"
+    code = "import os; w = %wasi\nos.listdir('/work'), w.to_dict()['limits']['memory_bytes'] >> 20"
+    assert fork.run(code)[0] == "([], 1024)"
 
 
 @pytest.mark.parametrize("how", ["shutdown", "kill"])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wasi_kernel import caches, grants, policyfile, requirements
-from wasi_kernel.errors import PolicyError
 from wasi_kernel.policy import FRONTENDS, Policy
 
 if TYPE_CHECKING:
@@ -131,14 +130,5 @@ def check(found: dict[str, Any], *, work: Path) -> Policy:
         PolicyError: It says something that is not allowed; names all of it.
     """
     policy = Policy.from_file_data(found, work=work)
-    problems = []
-    for k, (grant, written) in enumerate(zip(policy.grants, found.get("grants", ()), strict=True)):
-        table = policyfile.table(written) if isinstance(written, str) else written
-        if table is None or not policyfile.is_absolute(table["host_path"]):
-            continue
-        reason = grants.refusal(Path(grant.host_path), caches.default_path(), forced=grant.forced)
-        if reason is not None:
-            key = f"grants[{k}].host_path"
-            problems.append(PolicyError(key, grant.host_path, grants.ALLOWED.format(reason)))
-    PolicyError.raise_all(problems)
+    grants.check_file(policy, found, caches.default_path())
     return policy

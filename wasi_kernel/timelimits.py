@@ -1,0 +1,93 @@
+"""Limits of time: watches how long one request takes, and gives an interrupt the limit's name.
+
+What is done when a limit is passed is the session's business. Needs a running event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from wasi_kernel.errors import GuestLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasi_kernel.frames import Frame
+    from wasi_kernel.policy import Limits
+
+LEAST_S = 0.02
+"""How soon the processor time is looked at again, at the earliest."""
+
+
+class Watch:
+    """Watches one request, from its making to `cancel`.
+
+    Args:
+        limits: `cell_s` and `cell_cpu_s` of these count.
+        cpu_s: Gives the seconds of processor time that the worker has used.
+        interrupt: Called once, when a limit is passed.
+        stop: Called with what happened, if the request goes on for `grace_s` after that.
+
+    Attributes:
+        passed: Which limit was passed, as what a guest that is stopped for it ends with; or None.
+    """
+
+    def __init__(
+        self, limits: Limits, cpu_s: Callable[[], float], interrupt: Callable[[], None],
+        stop: Callable[[GuestLost], None],
+    ) -> None:  # fmt: skip
+        self._limits, self._cpu_s = limits, cpu_s
+        self._interrupt, self._stop = interrupt, stop
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.passed: GuestLost | None = None
+        if limits.cell_s is not None:
+            what = f"more than {limits.cell_s:g} s (limits.cell_s)"
+            self._later("wall", limits.cell_s, self._pass, what)
+        if limits.cell_cpu_s is not None:
+            self._begin_s = cpu_s()
+            self._look(limits.cell_cpu_s)
+
+    def _later(self, name: str, delay_s: float, act: Callable[..., None], *args: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(delay_s, act, *args)
+
+    def _look(self, most_s: float) -> None:
+        left_s = most_s - (self._cpu_s() - self._begin_s)
+        if left_s <= 0:
+            self._pass(f"more than {most_s:g} s of processor time (limits.cell_cpu_s)")
+        else:  # one thread cannot use more than passes
+            self._later("cpu", max(left_s, LEAST_S), self._look, most_s)
+
+    def _pass(self, what: str) -> None:
+        if self.passed is None:
+            self.passed = GuestLost("TimeLimitExceeded", what)
+            self._interrupt()
+            self._later("grace", self._limits.grace_s, self._stop, self.passed)
+
+    def cancel(self) -> None:
+        """The request is over."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def named(self, frame: Frame) -> Frame:
+        """A frame in which an interrupt has the name of the limit that was passed, if one was."""
+        if self.passed is None:
+            return frame
+        content = _named(frame.content, self.passed)
+        expressions = content.get("user_expressions")
+        if isinstance(expressions, dict):
+            values = {name: _named(value, self.passed) for name, value in expressions.items()}
+            content = {**content, "user_expressions": values}
+        return frame._replace(content=content)
+
+
+def _named(error: Any, loss: GuestLost) -> Any:
+    if not isinstance(error, dict) or error.get("ename") != "KeyboardInterrupt":
+        return error
+    lines = error.get("traceback")
+    lines = lines[:-1] if isinstance(lines, list) else []
+    return error | {
+        "ename": loss.ename, "evalue": loss.detail,
+        "traceback": [*lines, f"\x1b[31m{loss.ename}\x1b[39m: {loss.detail}"],
+    }  # fmt: skip
