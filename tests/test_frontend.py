@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasi_kernel.filters import bundles
+from wasi_kernel.filters import bundles, enclosure
 from wasi_kernel.frames import Frame
 from wasi_kernel.frontend import MARK, MAX_HELD, OWN_DISPLAYS, Frontend, Held
 from wasi_kernel.policy import FRONTENDS
@@ -57,8 +57,33 @@ def widget(name: str, **traits: Any) -> dict[str, Any]:
 # -- modes ---------------------------------------------------------------------------------------
 
 
+def frame_of(frontend: Frontend, html: str) -> enclosure.Frame:
+    shown = frontend.output(frame("display_data", data={"text/html": html}), 1)
+    assert shown is not None
+    found = enclosure.read(shown["data"]["text/html"])
+    assert found is not None
+    return found
+
+
+def test_scripts_in_frames_wait_for_a_click_but_if_the_policy_lets_them_run():
+    script = "<script>x</script>"
+    asking, running = Frontend(), Frontend("interactive")
+    assert not frame_of(asking, script).runs
+    assert frame_of(running, script).runs
+    # one that was saved with the other policy
+    assert not frame_of(asking, enclosure.framed(frame_of(running, script))).runs
+    assert frame_of(running, enclosure.framed(frame_of(asking, script))).runs
+    source = {"application/javascript": "x"}
+    for frontend in (asking, running):
+        shown = frontend.output(frame("display_data", data=source), 1)
+        assert shown is not None
+        found = enclosure.read(shown["data"]["text/html"])
+        assert found is not None
+        assert found.runs is (frontend is running)
+
+
 def test_another_mode_is_refused():
-    with pytest.raises(ValueError, match="isolated, trusted, text"):
+    with pytest.raises(ValueError, match="isolated, interactive, text, trusted"):
         Frontend("open")
     assert [Frontend(mode).trusted for mode in FRONTENDS] == [
         mode == "trusted" for mode in FRONTENDS
@@ -500,7 +525,7 @@ def test_whatever_is_said_can_be_sent(mode: str, content: dict[str, Any]):
     assert not any("could not be filtered" in held.reason for held in frontend.held)
 
 
-@pytest.mark.parametrize("mode", ["isolated", "text"])
+@pytest.mark.parametrize("mode", ["isolated", "interactive", "text"])
 @QUICK
 @given(content=CONTENTS)
 def test_twice_is_once(mode: str, content: dict[str, Any]):
@@ -535,14 +560,16 @@ def test_a_filter_that_fails_lets_nothing_pass(monkeypatch: pytest.MonkeyPatch):
     def fails(value: object, hold: object) -> str:
         raise RuntimeError(f"{value}{hold}")
 
-    monkeypatch.setitem(bundles.TEXTS, "text/html", fails)
+    monkeypatch.setitem(bundles.TEXTS, "text/markdown", fails)
     frontend = Frontend()
-    shown = frontend.output(frame("display_data", data={"text/html": "<b>", "text/plain": "x"}), 1)
+    shown = frontend.output(
+        frame("display_data", data={"text/markdown": "b", "text/plain": "x"}), 1
+    )
     assert shown is not None
     assert shown["data"] == {"text/plain": "x"}
-    said = {"status": "ok", "found": True, "data": {"text/html": "<b>"}}
+    said = {"status": "ok", "found": True, "data": {"text/markdown": "b"}}
     (only,) = frontend.inspect_reply(said)["data"].values()
-    assert only.startswith("[wasi-kernel] not shown: text/html could not be filtered")
+    assert only.startswith("[wasi-kernel] not shown: text/markdown could not be filtered")
     assert frontend.held[0].reason.startswith("could not be filtered")
 
 

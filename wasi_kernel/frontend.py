@@ -1,10 +1,11 @@
 """What may reach the front end: every message that a guest asks to have sent, by policy.
 
 Pure, and not to be imported by the worker. A front end trusts what a running kernel says, so what
-comes out of here acts neither in its page nor in a terminal. Three modes: `isolated`, all that is
-below; `text`, plain text and raster images alone; `trusted`, what the guest says, in the shape of
-its message. An object holds for one session: it knows which comms are widgets, which escape
-sequence a stream's last piece broke off, and what was held back.
+comes out of here acts neither in its page nor in a terminal. Four modes: `isolated`, all that is
+below; `interactive`, the same, and scripts in frames run without being asked to; `text`, plain text
+and raster images alone; `trusted`, what the guest says, in the shape of its message. An object
+holds for one session: it knows which comms are widgets, which escape sequence a stream's last piece
+broke off, and what was held back.
 
 The parts: shapes.py (the shape of a message), terminal.py (text), bundles.py (displays, by type),
 widgets.py (comms). In every mode a message passes twice as it passes once.
@@ -95,6 +96,7 @@ class Frontend:
         self._bundles = bundles.Bundles(
             inert=frozenset(self._mimes),
             text_only=mode == "text",
+            runs=mode == "interactive",
             refused=lambda model_id: self._made.refusal(model_id) if self._made else "",
         )
 
@@ -244,7 +246,10 @@ class Frontend:
     def _html(self, value: str) -> str | None:
         from wasi_kernel.filters import markup
 
-        return markup.sanitized(value, lambda reason: self._hold("widget HTML", reason))
+        return markup.sanitized(
+            value, lambda reason: self._hold("widget HTML", reason),
+            runs=self._mode == "interactive",
+        )  # fmt: skip
 
     def _old_output(self, value: dict[str, Any]) -> dict[str, Any] | None:
         """An output as a notebook's file has it, in an Output widget's trait."""
@@ -270,7 +275,7 @@ class Frontend:
 
     def comm_opened(self, content: dict[str, Any]) -> None:
         """The front end has opened a comm: what is said on it may pass, if it is a known widget."""
-        if self._mode == "isolated":
+        if self._mode in ("isolated", "interactive"):
             self._widgets.opened(content)
 
     def comm_info_reply(self, content: dict[str, Any]) -> dict[str, Any]:

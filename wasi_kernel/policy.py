@@ -39,7 +39,7 @@ RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel", PACKAGES)
 
 MIB = 1 << 20
 
-FRONTENDS = ("isolated", "trusted", "text")
+FRONTENDS = ("isolated", "interactive", "text", "trusted")
 """What may reach the page or terminal that shows outputs; see frontend.py."""
 
 _MIME = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
@@ -161,8 +161,11 @@ class Policy:
         checkpoints: See `CheckpointLimits`.
         restart_keeps_state: Does a kernel that is restarted go on with its variables?
         packages: Further distributions of PyPI's, pure Python, as requirements ("attrs>=23").
-        frontend: What outputs may do where they are shown: "isolated", nothing; "text", as that,
-            and only plain text and images are shown; "trusted", whatever the front end lets them.
+        frontend: What outputs may do where they are shown: "isolated", nothing, and scripts run in
+            a frame without network once the user has clicked there; "interactive", as that, and
+            they run at once (a browser may then look up names of hosts that they make up); "text",
+            nothing, and only plain text and images are shown; "trusted", whatever the front end
+            lets them.
         frontend_mimes: Further mime types that are shown as they are, for renderers that are known
             to trust nothing.
 

@@ -27,7 +27,9 @@ def shown(
 ) -> tuple[dict[str, Any], list[str]]:
     """(what is shown of a bundle, the types of which something was held back)."""
     held: list[str] = []
-    made = Bundles(inert=inert, text_only=text_only, refused=lambda i: "why" if i == "no" else "")
+    made = Bundles(
+        inert=inert, text_only=text_only, runs=False, refused=lambda i: "why" if i == "no" else ""
+    )
     found = made.data(data, lambda mime, reason: held.append(mime) if reason else None)
     again = made.data(found, lambda mime, reason: held.append(f"again {mime}: {reason}"))
     assert again == found

@@ -72,8 +72,8 @@ def test_both_frames_have_an_origin_of_their_own_and_the_policy_first():
     frame = enclosure.enclosed("<b>x</b>")
     outer = Attributes(frame).found
     inner = Attributes(outer["srcdoc"] or "").found
+    assert (outer["sandbox"], inner["sandbox"]) == ("allow-scripts", "")
     for attributes in (outer, inner):
-        assert attributes["sandbox"] == "allow-scripts"
         assert (attributes["srcdoc"] or "").startswith(
             '<!DOCTYPE html><html><head><meta http-equiv="Content-Security-Policy" '
             f'content="{enclosure.POLICY}">'
@@ -97,13 +97,41 @@ def test_both_frames_have_an_origin_of_their_own_and_the_policy_first():
     ],
 )
 def test_the_height_is_guessed_from_what_the_content_says(html: str, height: int):
-    assert f'<div style="height:{height}px;' in enclosure.enclosed(html)
+    assert f'<div style="height:{height}px;' in enclosure.enclosed(html, runs=True)
 
 
 def test_a_height_that_is_given_stays_within_bounds():
     assert '"height:500px;' in enclosure.enclosed("x", height=500)
     assert f'"height:{enclosure.MIN_HEIGHT}px;' in enclosure.enclosed("x", height=1)
     assert f'"height:{enclosure.MAX_HEIGHT}px;' in enclosure.enclosed("x", height=10**9)
+
+
+ACTIVE = ["<script>x</script>", "<b onclick=x>", "<a href=javascript:x>", "<SCRIPT src=data:,x>"]
+
+
+@pytest.mark.parametrize("html", ACTIVE)
+def test_what_acts_waits_below_a_bar_of_its_own_height(html: str):
+    asks, runs = (enclosure.enclosed(html, height=100, runs=runs) for runs in (False, True))
+    assert f'<div style="height:{100 + enclosure.BAR}px;' in asks
+    assert '<div style="height:100px;' in runs
+    outer = Attributes(asks).found["srcdoc"] or ""
+    assert Attributes(outer).found["sandbox"] == ""
+    assert outer.count("<button") == 1
+    assert "<button" not in (Attributes(runs).found["srcdoc"] or "")
+
+
+@pytest.mark.parametrize("html", ["<canvas>", "<form>x</form>", "<p>only text"])
+def test_what_does_not_act_has_no_bar_and_no_scripts(html: str):
+    outer = Attributes(enclosure.enclosed(html)).found["srcdoc"] or ""
+    assert "<button" not in outer
+    assert Attributes(outer).found["sandbox"] == ""
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("html", [*ACTIVE, "<b>x", ""])
+def test_a_frame_is_read_as_it_was_written(html: str, runs: bool):
+    frame = enclosure.read(enclosure.enclosed(html, height=99, runs=runs))
+    assert frame == enclosure.Frame(f"<body>{html}", 99, runs)
 
 
 def test_a_note_is_text_and_stands_first():
@@ -123,6 +151,7 @@ def shown_of_script(source: str) -> str:
 
 
 FRAME = enclosure.enclosed("<b>x</b>")
+ASKS, RUNS = (enclosure.enclosed("<script>x</script>", runs=runs) for runs in (False, True))
 
 
 @pytest.mark.parametrize(
@@ -148,25 +177,31 @@ FRAME = enclosure.enclosed("<b>x</b>")
         FRAME.replace("<b>x", "'\"><script>x</script><b>x"),
         FRAME.replace("</iframe></div>", "</iframe><b></b></div>"),
         FRAME + FRAME,
+        ASKS.replace("button.onclick=", "self.y="),
+        ASKS.replace("disabled title", "title"),
+        ASKS.replace('sandbox=""', 'sandbox="allow-scripts"', 1),
+        RUNS.replace("<script>x</script>", "<b>x</b>").replace("allow-scripts", "", 1),
+        ASKS.replace("<script>x</script>", "<b>x</b>"),
+        FRAME.replace("<b>x", "<script>y</script><b>x"),
         "",
     ],
 )
 def test_nothing_but_a_frame_of_ours_passes_for_one(altered: str):
-    assert altered != FRAME
-    assert not enclosure.is_enclosed(altered)
+    assert altered not in (FRAME, ASKS, RUNS)
+    assert not enclosure.read(altered)
 
 
 def test_a_frame_of_ours_passes():
-    assert enclosure.is_enclosed(FRAME)
-    assert enclosure.is_enclosed(enclosure.script("'\"</script>&amp;"))
+    assert enclosure.read(FRAME)
+    assert enclosure.read(enclosure.script("'\"</script>&amp;"))
 
 
 def test_a_script_that_shows_nothing_takes_little_room():
     def height(source: str) -> int:
-        found = re.match(r'<div style="height:(\d+)px', enclosure.script(source))
+        found = re.match(r'<div style="height:(\d+)px', enclosure.script(source, runs=True))
         assert found is not None
         return int(found[1])
 
     assert height("window.answer = 42") == enclosure.MIN_HEIGHT
     assert height("element.append('x')") == enclosure.DEFAULT_HEIGHT
-    assert enclosure.is_enclosed(enclosure.script("window.answer = 42"))
+    assert enclosure.read(enclosure.script("window.answer = 42"))

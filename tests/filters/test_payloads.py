@@ -4,9 +4,9 @@ Each payload is data: a message of a guest (`type`, `content`, `metadata`, `buff
 messages `before` it, and strings that must be `gone` from the page. What hostile code would do is
 `top.canary()` or a request to canary.invalid, so that a browser can watch for both.
 
-The oracle here shares nothing with the filters: it reads HTML with the standard library's parser,
-renders Markdown with mistune as nbconvert does, puts math back as JupyterLab does, and lists what
-would act. It is shown to see the raw payloads.
+The oracle here shares nothing with the filters, but what they put around every frame: it reads HTML
+with the standard library's parser, renders Markdown with mistune as nbconvert does, puts math back
+as JupyterLab does, and lists what would act. It is shown to see the raw payloads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 import mistune
 import pytest
 
+from wasi_kernel.filters import enclosure
 from wasi_kernel.frames import Frame
 from wasi_kernel.frontend import Frontend
 
@@ -145,10 +146,29 @@ class Page(HTMLParser):
             self.acts.append(f"TeX {text[:40]}")
 
 
+INNER_FRAME = re.compile(r"<iframe (.*?)srcdoc=([\"'])(.*?)\2></iframe>", re.DOTALL)
+
+
+def around(document: str) -> str:
+    """What is in an outer document beside its frame."""
+    return INNER_FRAME.sub("", document, count=1)
+
+
+def outer(html: str) -> str:
+    """The outer document of a frame."""
+    found = re.search(r"srcdoc=([\"'])(.*)\1", enclosure.enclosed(html), re.DOTALL)
+    return unescape(found[2])
+
+
+AROUND = {around(outer("plain")), around(outer("<script>active</script>"))}
+"""No payload changes what is around it."""
+
+
 def encloses(attributes: dict[str, str], depth: int = 2) -> bool:
-    """Is this a frame that keeps what is in it, and in it the next one?"""
+    """Is this a frame that keeps what is in it, and in it the next one, in which no script runs?"""
     document = attributes.get("srcdoc", "")
-    if attributes.get("sandbox") != "allow-scripts" or not set(attributes) <= {
+    scripts = {2: "allow-scripts", 1: ""}[depth]
+    if attributes.get("sandbox") != scripts or not set(attributes) <= {
         "sandbox", "srcdoc", "style",
     }:  # fmt: skip
         return False
@@ -161,12 +181,11 @@ def encloses(attributes: dict[str, str], depth: int = 2) -> bool:
         return False
     if depth == 1:
         return re.search(r"<(iframe|frame|object|embed|link)", document, re.IGNORECASE) is None
-    inner = re.search(r"<iframe (.*?)srcdoc=([\"'])(.*?)\2></iframe></body></html>$", document,
-                      re.DOTALL)  # fmt: skip
-    if inner is None or document.count("<iframe", 0, inner.start(3)) != 1:
+    inner = INNER_FRAME.search(document)
+    if inner is None or around(document) not in AROUND:
         return False
-    return inner[1] == 'sandbox="allow-scripts" ' and encloses(
-        {"sandbox": "allow-scripts", "srcdoc": unescape(inner[3])}, depth - 1
+    return inner[1] == 'sandbox="" ' and encloses(
+        {"sandbox": "", "srcdoc": unescape(inner[3])}, depth - 1
     )
 
 

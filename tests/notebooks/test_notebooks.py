@@ -67,7 +67,7 @@ SHOWN: dict[str, dict[str, dict[str, str]]] = {
         "widget": {"application/vnd.jupyter.widget-view+json": "model_id"},
         "tqdm": {"stderr": r"fits: 100%\|█+\| 50/50 "},
         "tqdm_notebook": {"application/vnd.jupyter.widget-view+json": "model_id"},
-        "frontend": {"text/plain": "JavaScript: run in a frame"},
+        "frontend": {"text/plain": "JavaScript: in a frame"},
     },
 }
 """By notebook and cell: what kind of output must match which pattern. Errors: name, text, lines."""

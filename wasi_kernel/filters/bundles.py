@@ -36,12 +36,6 @@ _NO_TEXT = re.compile(r"<[\w.]+ object(?: at 0x[0-9a-f]+)?>")
 _MODEL_ID = re.compile(r"[\w-]{1,128}")
 
 
-def _html(value: str, hold: Callable[[str], None]) -> str | None:
-    from wasi_kernel.filters import markup
-
-    return markup.sanitized(value, hold)
-
-
 def _markdown(value: str, hold: Callable[[str], None]) -> str | None:
     from wasi_kernel.filters import markdown
 
@@ -90,13 +84,12 @@ def _vega(value: Any, hold: Callable[[str], None]) -> Any:
 
 TEXTS: dict[str, Callable[[str, Callable[[str], None]], str | None]] = {
     PLAIN: lambda value, _: terminal.show(value),
-    HTML: _html,
     "text/markdown": _markdown,
     "text/latex": _latex,
     "image/svg+xml": _svg,
     **dict.fromkeys(sorted(RASTER), _raster),
 }
-"""Types that hold text, and what gives the text to show, or None."""
+"""Types that hold text, and what gives the text to show, or None. HTML's is in `Bundles`."""
 
 JSONS: dict[str, Callable[[Any, Callable[[str], None]], Any]] = {
     "application/json": lambda value, _: value,  # JupyterLab 4.6 and VS Code show a tree of texts
@@ -112,14 +105,17 @@ class Bundles:
     Args:
         inert: Further types that pass as they are.
         text_only: Do only plain text and raster images pass?
+        runs: Do scripts in frames run without being asked to?
         refused: Why a widget's model was refused, "" if it was not; gets its id.
     """
 
     def __init__(
-        self, *, inert: frozenset[str], text_only: bool, refused: Callable[[str], str]
-    ) -> None:
+        self, *, inert: frozenset[str], text_only: bool, runs: bool,
+        refused: Callable[[str], str],
+    ) -> None:  # fmt: skip
         self._inert = inert
         self._text_only = text_only
+        self._runs = runs
         self._refused = refused
 
     def data(self, data: dict[str, Any], hold: Hold) -> dict[str, Any]:
@@ -153,7 +149,7 @@ class Bundles:
         if self._text_only and mime != PLAIN and mime not in RASTER:
             hold("text and images alone are shown, by policy")
             return None
-        text = TEXTS.get(mime)
+        text = self._html if mime == HTML else TEXTS.get(mime)
         if text is not None:
             if isinstance(value, list) and all(isinstance(v, str) for v in value):
                 value = "".join(value)
@@ -172,6 +168,11 @@ class Bundles:
             hold("is not a type that is known to be harmless")
             return None
         return filter_(value, hold)
+
+    def _html(self, value: str, hold: Callable[[str], None]) -> str | None:
+        from wasi_kernel.filters import markup
+
+        return markup.sanitized(value, hold, runs=self._runs)
 
     def _view(self, value: Any, hold: Callable[[str], None]) -> Any:
         model_id = value.get("model_id") if isinstance(value, dict) else None
@@ -204,8 +205,8 @@ class Bundles:
         if len(source) > markup.MAX_CHARACTERS // 9:
             hold(SCRIPTS[0], "is too long")
             return "JavaScript"
-        hold(SCRIPTS[0], "JavaScript: run in a frame, it cannot reach the page")
-        found[HTML] = enclosure.script(source)
+        hold(SCRIPTS[0], "JavaScript: in a frame, it cannot reach the page")
+        found[HTML] = enclosure.script(source, runs=self._runs)
         return ""
 
 

@@ -1,17 +1,21 @@
-"""Active HTML in a frame of its own: it runs there, does not reach the page and loads nothing.
+"""Active HTML in a frame of its own: it does not reach the page, loads nothing, runs when asked to.
 
-Pure. Two frames, one in the other, each `sandbox="allow-scripts"` (an
-origin of its own, no cookies, storage, forms, pop-ups, dialogs, downloads, top navigation) with the
-document in `srcdoc`, and the policy as the first thing in its head:
+Pure. Two frames, one in the other, each with `sandbox` (an origin of its own, no cookies, storage,
+forms, pop-ups, dialogs, downloads, top navigation) with the document in `srcdoc`, and the policy as
+the first thing in its head:
 
 - The policy alone does not keep a frame from *navigating itself* (`location = "https://..."`, a
   meta refresh, a clicked link), which is a request with anything in its address. `frame-src` does,
   but it binds the document that contains the frame: hence the outer one, whose only content is the
   inner. Seen in Chromium 156: with one frame three such requests arrived, with two none. The
   contents of a `srcdoc` are no request, so `frame-src 'none'` lets them be (HTML, "navigate").
-- What is left: a navigation by script (`location`, a click on a link by script) is refused, but
-  Chromium 156 looks the host up and connects to it first. The location of a window cannot be
-  guarded by a script, and the navigation API has no events for an opaque origin.
+- A navigation by script (`location`, a click on a link by script) is refused, but Chromium 156
+  looks the host up and connects to it first, and a name that is looked up carries data. It does so
+  before any policy is asked (content's NavigationRequest, in its constructor); only the page's own
+  HTTP header `Connection-Allowlist` ends it. No script can guard the location of a window,
+  and the navigation API has no events for an opaque origin. Hence no script runs by itself: the
+  inner frame is shown without `allow-scripts`, below a bar of the outer one's, whose button gives
+  it that. A frame that `runs` has it from the start, and no bar: `frontend = "interactive"`.
 - No policy ends WebRTC (`webrtc` is unknown to Chromium 156: a STUN request and a DNS lookup of a
   chosen name left the frame) nor `<link rel=preconnect>` and `rel=dns-prefetch`, nor voices that a
   browser has fetched. A script of ours runs first: it takes the constructors away, and keeps
@@ -24,8 +28,8 @@ document in `srcdoc`, and the policy as the first thing in its head:
   (webviewPreloads.ts): there it could bring HTML into the view that holds all outputs.
 - `'unsafe-eval'` gives nothing here that inline scripts have not, and vega needs it.
 
-Height: a page without a script of ours cannot fit a frame to its content, so it is guessed from
-what the source says of heights, and the user can drag it. JupyterLab's sanitizer (apputils'
+Height: content without a script of ours in it cannot fit its frame, so it is guessed from what the
+source says of heights, and the user can drag it. JupyterLab's sanitizer (apputils'
 sanitizer.ts, 4.6) drops frames of notebooks that are not trusted and keeps the text in them:
 that is what FALLBACK is for.
 """
@@ -34,6 +38,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from typing import NamedTuple
 
 from wasi_kernel.filters import css
 
@@ -52,6 +57,12 @@ meta refresh Chromium 156 looks up and connects to the address before the policy
 
 MIN_HEIGHT, DEFAULT_HEIGHT, MAX_HEIGHT = 60, 450, 1200
 """Pixels. The default is plotly's (plotly.js 3, layout.height)."""
+
+BAR = 32
+"""Pixels, the height of the bar with the button."""
+
+WAIT_MS = 400
+"""Until the button can be pressed: a click that was meant for something else does not start it."""
 
 _GUARD = """\
 (()=>{"use strict";
@@ -96,8 +107,23 @@ _HEAD = (
 )
 _OUTER = (
     f"{_HEAD}<style>html,body{{margin:0;height:100%;overflow:hidden}}"
-    "iframe{display:block;border:0;width:100%;height:100%}</style></head><body>"
+    "body{display:flex;flex-direction:column}iframe{border:0;width:100%;flex:1;min-height:0}"
+    f"#bar{{font:13px sans-serif;height:{BAR}px;box-sizing:border-box;padding:4px;color:#444;"
+    "background:#f2f2f2;white-space:nowrap;overflow:hidden}button{font:inherit}</style></head><body>"
 )
+_BAR = (
+    '<div id="bar"><button disabled title="They can reach neither the page nor the network, but a '
+    "browser may look up names of hosts that they make up. Run them if you trust what you run."
+    '">Run scripts</button> This output of the sandbox has scripts.</div>'
+)
+_RUN = (
+    '<script>"use strict";const bar=document.getElementById("bar"),[button]=bar.children,'
+    'frame=document.querySelector("iframe");'
+    'button.onclick=()=>{bar.remove();frame.sandbox="allow-scripts";document.body.append(frame)};'
+    f"setTimeout(()=>{{button.disabled=false}},{WAIT_MS})</script>"
+)
+"""A frame that is put elsewhere loads anew, then with the sandbox that it has by now."""
+
 _INNER = f"{_HEAD}<script>{GUARD}</script><style>body{{font-family:sans-serif}}</style>"
 
 _BARRED = re.compile(rf"<(/?)(?={'|'.join(BARRED)})", re.IGNORECASE)
@@ -112,6 +138,9 @@ _SCRIPTS = re.compile(r"</?script\b", re.IGNORECASE)
 _SHOWS = re.compile(r"element|document|append|html|canvas|svg|height", re.IGNORECASE)
 """What a script that shows something is likely to say; most that are displayed show nothing."""
 
+_ACTS = re.compile(r"<script|\bon[a-z]+\s*=|javascript:", re.IGNORECASE)
+"""What may run. A script that this does not find is not run; nothing worse happens."""
+
 _DRAWS = re.compile(r"<(?:canvas|svg)\b", re.IGNORECASE)
 _LINES = re.compile(r"<(?:tr|p|li|div|br|h[1-6]|dt|button|option)\b", re.IGNORECASE)
 LIBRARY = 100_000
@@ -125,34 +154,61 @@ _FRAME = re.compile(
 )
 
 
-def enclosed(html: str, *, note: str = "", height: int = 0) -> str:
+class Frame(NamedTuple):
+    """A frame of ours.
+
+    Attributes:
+        inner: What is in it, as it stands there.
+        height: In pixels.
+        runs: Do its scripts run without being asked to?
+    """
+
+    inner: str
+    height: int
+    runs: bool
+
+
+def enclosed(html: str, *, note: str = "", height: int = 0, runs: bool = False) -> str:
     """`html`, a fragment or a document, in its frame. The same arguments give the same frame.
 
     Args:
-        html: What is to run and to be seen in it.
+        html: What is to be seen in it, and to run.
         note: Plain text above it, to be seen in the frame too.
-        height: Of the frame in pixels; 0 to guess.
+        height: Of the content in pixels; 0 to guess.
+        runs: Do its scripts run without being asked to?
     """
     inner = _BARRED.sub(r"<\1x-", html)
     if not _DOCUMENT.match(inner):  # a script of a fragment expects a body around it
         inner = "<body>" + inner
     if note:
         inner = f"<p>[wasi-kernel] {escape(note)}</p>{inner}"
-    return _framed(inner, max(MIN_HEIGHT, min(height or _height(html), MAX_HEIGHT)))
+    height = max(MIN_HEIGHT, min(height or _height(html), MAX_HEIGHT))
+    return framed(Frame(inner, height, runs))
 
 
-def _framed(inner: str, height: int) -> str:
-    few, many = sorted("\"'", key=inner.count)  # what is written twice is escaped twice
+def framed(frame: Frame) -> str:
+    """The HTML of a frame."""
+    few, many = sorted("\"'", key=frame.inner.count)  # what is written twice is escaped twice
+    asks = not frame.runs and _ACTS.search(frame.inner) is not None
+    inner = _escaped(_INNER + frame.inner, few)
     document = (
-        f'{_OUTER}<iframe sandbox="allow-scripts" srcdoc={few}{_escaped(_INNER + inner, few)}{few}>'
-        "</iframe></body></html>"
+        f"{_OUTER}{_BAR if asks else ''}{_opening(frame.runs)}srcdoc={few}{inner}{few}></iframe>"
+        f"{_RUN if asks else ''}{_CLOSING}"
     )
+    height = frame.height + (BAR if asks else 0)
     return (
         f'<div style="height:{height}px;resize:vertical;overflow:hidden;box-sizing:border-box;'
         'padding-bottom:12px"><iframe sandbox="allow-scripts" style="width:100%;height:100%;'
         'border:0;display:block;background:#fff" '
         f"srcdoc={many}{_escaped(document, many)}{many}>{FALLBACK}</iframe></div>"
     )
+
+
+_CLOSING = "</body></html>"
+
+
+def _opening(runs: bool) -> str:
+    return f'<iframe sandbox="{"allow-scripts" if runs else ""}" '
 
 
 def _escaped(text: str, quote: str) -> str:
@@ -164,26 +220,26 @@ def _unescaped(text: str) -> str:
     return text.replace("&quot;", '"').replace("&#39;", "'").replace("&amp;", "&")
 
 
-def is_enclosed(html: str) -> bool:
-    """Is this to the letter what `enclosed` gives for some html? Then it is not enclosed again."""
+def read(html: str) -> Frame | None:
+    """The frame that `framed` gives this html for, to the letter; None if there is none."""
     match = _FRAME.fullmatch(html)
     if match is None:
-        return False
+        return None
     document = _unescaped(match[2])
-    start = document.find("srcdoc=", len(_OUTER))
-    if not document.startswith(_OUTER) or start < 0:
-        return False
-    quoted = document[start + len("srcdoc=") : -len("></iframe></body></html>")]
-    inner = _unescaped(quoted[1:-1])
+    begin = document.removeprefix(_OUTER)
+    asks = begin.startswith(_BAR)
+    begin = begin.removeprefix(_BAR)
+    runs = begin.startswith(_opening(runs=True))
+    end = f"></iframe>{_RUN if asks else ''}{_CLOSING}"
+    start = len(_opening(runs)) + len("srcdoc=")
+    inner = _unescaped(begin[start + 1 : -len(end) - 1])
     if not inner.startswith(_INNER):
-        return False
+        return None
     inner = inner[len(_INNER) :]
-    height = int(html[len('<div style="height:') :].split("px", 1)[0])
-    return (
-        MIN_HEIGHT <= height <= MAX_HEIGHT
-        and _BARRED.search(inner) is None
-        and _framed(inner, height) == html
-    )
+    height = int(html[len('<div style="height:') :].split("px", 1)[0]) - (BAR if asks else 0)
+    frame = Frame(inner, height, runs)
+    fits = MIN_HEIGHT <= height <= MAX_HEIGHT and _BARRED.search(inner) is None
+    return frame if fits and framed(frame) == html else None
 
 
 def _height(html: str) -> int:
@@ -198,10 +254,11 @@ def _height(html: str) -> int:
     return min(40 + 26 * len(_LINES.findall(html)), DEFAULT_HEIGHT)
 
 
-def script(source: str) -> str:
+def script(source: str, *, runs: bool = False) -> str:
     """JavaScript in its frame; `element` is what it may draw into, as notebooks promise."""
     closed = re.sub(r"<(?=/script|!--)", r"\\x3c", source, flags=re.IGNORECASE)
     height = 0 if _SHOWS.search(source) else MIN_HEIGHT
     return enclosed(
-        f"<script>const element = document.body;</script><script>{closed}</script>", height=height
-    )
+        f"<script>const element = document.body;</script><script>{closed}</script>",
+        height=height, runs=runs,
+    )  # fmt: skip

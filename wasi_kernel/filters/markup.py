@@ -127,19 +127,23 @@ _STRUCTURE = re.compile(rf"\s*+(?:<div>{_TABLE}</div>\s*+|{_TABLE})")
 _ID = re.compile(rf'\bid="(?!{css.PREFIX}|")')
 
 
-def sanitized(html: str, hold: Callable[[str], None]) -> str | None:
-    """HTML to be shown in place of `html`, None if it cannot be; `hold` gets what was changed."""
+def sanitized(html: str, hold: Callable[[str], None], *, runs: bool = False) -> str | None:
+    """HTML to be shown in place of `html`, None if it cannot be; `hold` gets what was changed.
+
+    `runs`: do scripts in a frame run without being asked to?
+    """
     if len(html) > MAX_CHARACTERS:
         hold(f"is longer than {MAX_CHARACTERS >> 20} million characters")
         return None
     if "<" not in html and "&" not in html:
         return latex.disarmed(html)
-    if enclosure.is_enclosed(html):
-        return html
+    frame = enclosure.read(html)
+    if frame is not None:
+        return enclosure.framed(frame._replace(runs=runs))
     box = _BOX.fullmatch(html)
     given, scope = (html, _SELF) if box is None else (box[2], box[1])
     if box is None and "<script" in given:  # at once: some are megabytes
-        return _enclosed(html, hold)
+        return _enclosed(html, hold, runs=runs)
     bare, styles = css.split_sheets(given)
     body: str | None = None
     if _is_plain_table(bare):
@@ -147,7 +151,7 @@ def sanitized(html: str, hold: Callable[[str], None]) -> str | None:
     elif nesting.is_calm(drawn := _drawn(bare, hold)):
         body = _stable(drawn, hold)
     if body is None:
-        return _enclosed(html, hold)
+        return _enclosed(html, hold, runs=runs)
     rules = "".join(css.sheet(style, scope) for style in styles).replace(f"#{scope}", f"#{_SELF}")
     if box is None and not rules and '="' not in body:
         return body
@@ -242,7 +246,7 @@ def _drawn(html: str, hold: Callable[[str], None]) -> str:
 # -- what acts -----------------------------------------------------------------------------------
 
 
-def _enclosed(html: str, hold: Callable[[str], None]) -> str | None:
+def _enclosed(html: str, hold: Callable[[str], None], *, runs: bool) -> str | None:
     """`html` in its frame; a frame of which it consists is replaced by what is in it."""
     missing, height, what = "", 0, "active HTML"
     frame = _only_frame(html)
@@ -254,7 +258,7 @@ def _enclosed(html: str, hold: Callable[[str], None]) -> str | None:
     missing = missing or ", ".join(dict.fromkeys(_REMOTE.findall(html)))[:200]
     note = f"not loaded, as an output has no network: {missing}" if missing else ""
     hold(note or f"{what}: shown in a frame without network")
-    shown = enclosure.enclosed(html, note=note, height=height)
+    shown = enclosure.enclosed(html, note=note, height=height, runs=runs)
     if len(shown) > MAX_CHARACTERS:
         hold(f"is longer than {MAX_CHARACTERS >> 20} million characters in its frame")
         return None

@@ -36,7 +36,8 @@ OTHERS = {
 
 
 FRONTENDS = {
-    "isolated": "isolated (they do not reach the page)",
+    "isolated": "isolated (they do not reach the page; scripts in frames run when asked to)",
+    "interactive": "interactive (they do not reach the page; scripts in frames run at once)",
     "trusted": "trusted (they can do what the front end lets them do)",
     "text": "text and images only",
 }
