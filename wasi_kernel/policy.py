@@ -34,7 +34,10 @@ TMP, HOME = "/tmp", "/home/wasi"  # noqa: S108 - guest paths
 PACKAGES = "/opt/packages"
 """Guest path of the policy's packages."""
 
-RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel", PACKAGES)
+INSTALLED = "/opt/installed"
+"""Guest path of what cells have installed (`pip`)."""
+
+RESERVED = (TMP, HOME, "/usr/local/lib", "/usr/lib/wasi-kernel", PACKAGES, INSTALLED)
 """Guest paths that a session itself provides."""
 
 MIB = 1 << 20
@@ -161,6 +164,10 @@ class Policy:
         checkpoints: See `CheckpointLimits`.
         restart_keeps_state: Does a kernel that is restarted go on with its variables?
         packages: Further distributions of PyPI's, pure Python, as requirements ("attrs>=23").
+        pip: May cells install further packages (`%pip install`)? True: any of the host's index;
+            a list of names: these, with what they need; False: none. The host fetches them, so
+            True lets a cell tell the index any name that it makes up; with a list, the names that
+            are asked for are those of the list and of what its packages say they need.
         frontend: What outputs may do where they are shown: "isolated", nothing, and scripts run in
             a frame without network once the user has clicked there; "interactive", as that, and
             they run at once (a browser may then look up names of hosts that they make up); "text",
@@ -182,6 +189,7 @@ class Policy:
     checkpoints: CheckpointLimits = field(default_factory=CheckpointLimits)
     restart_keeps_state: bool = False
     packages: tuple[str, ...] = ()
+    pip: bool | tuple[str, ...] = False
     frontend: str = "isolated"
     frontend_mimes: tuple[str, ...] = ()
 
@@ -202,6 +210,7 @@ class Policy:
         if not isinstance(self.checkpoints, CheckpointLimits):
             yield PolicyError("checkpoints", self.checkpoints, _AN_OBJECT)
         yield from _packages_problems(self.packages)
+        yield from _pip_problems(self.pip)
         yield from _frontend_problems(self.frontend, self.frontend_mimes)
 
     @property
@@ -269,7 +278,7 @@ class Policy:
         if isinstance(values.get("grants"), (list, tuple)):
             values["grants"], more = _grants(values["grants"])
             problems += more
-        for name in ("preload", "packages", "frontend_mimes"):
+        for name in ("preload", "packages", "pip", "frontend_mimes"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         made = _made(cls, values, problems)
@@ -402,6 +411,17 @@ def _packages_problems(packages: Any) -> Problems:
             requirements.parse(text)
         except RequirementError as e:
             yield PolicyError(f"packages[{k}]", text, e.reason)
+
+
+def _pip_problems(pip: Any) -> Problems:
+    if isinstance(pip, bool):
+        return
+    if not isinstance(pip, (list, tuple)):
+        yield PolicyError("pip", pip, "True, False, or a list of names of packages")
+        return
+    for k, name in enumerate(pip):
+        if not isinstance(name, str) or not requirements.is_name(name):
+            yield PolicyError(f"pip[{k}]", name, "the name of a package, without a version")
 
 
 def _frontend_problems(frontend: object, mimes: Any) -> Problems:

@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 FILE_BYTES = 1 << 20
 """How large a requirements file may be."""
 
+TEXT_CHARACTERS = 500
+"""How long a requirement may be that comes out of a guest."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)  # PEP 508
 _HASH = re.compile(r"\s--hash[ =](\S+)")
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
+_ADDRESS = "a cell names packages of the host's index; addresses and paths are the policy's to name"
+_ODD = "it cannot be understood; write it like 'name>=1.2'"
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -101,6 +107,44 @@ def parse(text: str, where: str = "", folder: Path | None = None) -> Wanted:
         reason = str(e).splitlines()[0]
         raise RequirementError(text, f"{reason}; write it like 'name>=1.2'", where) from None
     return _wanted(requirement, text, hashes, where)
+
+
+def is_name(text: str) -> bool:
+    """Is `text` the name of a distribution, and nothing else?"""
+    return len(text) <= TEXT_CHARACTERS and _NAME.fullmatch(text) is not None
+
+
+def parse_foreign(text: str) -> Wanted:
+    """The requirement that `text` says, which a guest has made up: a name, to be found in an index.
+
+    Looks at no disk: whether a file is there is nothing that a guest may learn here.
+
+    Raises:
+        RequirementError: It is none, or is an option, a path or an address.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    if len(text) > TEXT_CHARACTERS or not text.isprintable():
+        reason = f"at most {TEXT_CHARACTERS} characters, and none that cannot be seen"
+        raise RequirementError(text, reason)
+    if text.startswith("-"):
+        raise RequirementError(text, "options are no requirements")
+    if text.endswith(".whl") and "://" not in text:
+        reason = "a wheel's file is not installed from a cell; sys.path.append(its path) finds it"
+        raise RequirementError(text, reason)
+    try:
+        requirement = Requirement(text)
+        if requirement.url is None and requirement.marker is not None:
+            requirement.marker.evaluate()
+    except (ValueError, KeyError, RecursionError) as e:  # what packaging raises
+        address = re.search(r"[/\\@]", text) is not None
+        reason = _ADDRESS if address else f"{str(e).splitlines()[0]}; write it like 'name>=1.2'"
+        raise RequirementError(
+            text, reason if isinstance(e, InvalidRequirement) else _ODD
+        ) from None
+    if requirement.url is not None:
+        raise RequirementError(text, _ADDRESS)
+    return _wanted(requirement, text, frozenset(), "")
 
 
 def parse_file(path: Path) -> list[Wanted]:

@@ -160,6 +160,8 @@ def resolve(
     requirements: Iterable[str | Wanted],
     python: str = "3.15",
     builtins: Mapping[str, str] | None = None,
+    constraints: Iterable[str] = (),
+    owners: Mapping[str, str] | None = None,
 ) -> Resolution:
     """The wheels that fulfil `requirements` in a guest.
 
@@ -169,6 +171,8 @@ def resolve(
         python: The guest's Python, "3.15".
         builtins: {name: version} of what the guest has already, and which cannot be changed.
             What these require in turn is taken to be there.
+        constraints: Names with versions that are to fit, where one of them is wanted.
+        owners: {name: what a built-in is part of}, where that is not the runtime.
 
     Raises:
         RequirementError: One of them is no requirement.
@@ -189,7 +193,8 @@ def resolve(
             str(canonicalize_name(name)): (version, _stub(cache, canonicalize_name(name), version))
             for name, version in (builtins or {}).items()
         }
-        return _Resolving(Path(folder), wanted, python, stubs).run()
+        resolving = _Resolving(Path(folder), wanted, python, stubs, constraints, owners or {})
+        return resolving.run()
 
 
 class _Resolving:
@@ -201,12 +206,16 @@ class _Resolving:
         wanted: list[Wanted],
         python: str,
         stubs: Mapping[str, tuple[str, Path]],
+        constraints: Iterable[str],
+        owners: Mapping[str, str],
     ) -> None:
         self._folder, self._wanted, self._python = folder, wanted, python
         self._why, self._used = "", set[str]()
         self._builtins = {name: version for name, (version, _) in stubs.items()}
         self._lines = [str(w) for w in wanted]
         self._constraints = [f"{name} @ {stub.as_uri()}" for name, (_, stub) in stubs.items()]
+        self._constraints += constraints
+        self._owners = owners
 
     def run(self) -> Resolution:
         """The resolution; see `resolve`."""
@@ -263,7 +272,8 @@ class _Resolving:
         """The resolver's explanation, with what the runtime has to do with it."""
         words = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]", explanation.lower()))
         for name in sorted(words & self._builtins.keys()):
-            explanation += f" ({name} {self._builtins[name]} is part of the runtime.)"
+            owner = self._owners.get(name, "the runtime")
+            explanation += f" ({name} {self._builtins[name]} is part of {owner}.)"
         return explanation
 
     def _look_for_native(self) -> None:
@@ -304,8 +314,8 @@ class _Resolving:
 
     def _notes(self) -> list[str]:
         return [
-            f"{w.name} is part of the runtime; what its extras {', '.join(w.extras)} need is not "
-            "looked up: name it as well"
+            f"{w.name} is part of {self._owners.get(w.name, 'the runtime')}; what its extras "
+            f"{', '.join(w.extras)} need is not looked up: name it as well"
             for w in self._wanted
             if w.extras and w.name in self._builtins
         ]

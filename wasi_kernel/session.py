@@ -26,6 +26,7 @@ from wasi_kernel.errors import (
     WasiKernelError,
 )
 from wasi_kernel.frames import Frame
+from wasi_kernel.pip import Pip
 from wasi_kernel.timelimits import Watch
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class Session:
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
         self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
         self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
+        self._pip = Pip(settings.policy, settings.cache, settings.installed)
+        self._installing: asyncio.Task[None] | None = None
         self.problem = ""
         self.closed_files: tuple[str, ...] = ()
         self.fork_wanted: str | None = None
@@ -298,6 +301,7 @@ class Session:
                 reply = await future
             finally:
                 sending.cancel()
+                self._end_installing()
                 self._current = None
                 current.watch.cancel()
             if current.failure is not None:
@@ -325,10 +329,32 @@ class Session:
             self._spawn(self._answer(Frame("frontend_reply", frontend.report(), frame.request)))
         elif frame.type == "input_request":  # nobody is there to be asked: end of file
             self._spawn(self.answer_input(frame.request, "\x04"))
+        elif frame.type == "pip_request":
+            self._end_installing()
+            self._installing = self._spawn(self._install(frame))
         return frame.type in frames.QUESTIONS
+
+    async def _install(self, frame: Frame) -> None:
+        """Answers a pip_request; what it says on its way is output of the request in progress."""
+
+        def say(name: str, text: str) -> None:
+            if self.current_request == frame.request:
+                content = {"name": name, "text": text}
+                self._received(Frame("stream", content, frame.request))
+
+        version = str(self.facts.get("version", ""))
+        said = await self._pip.answer(frame.content, version, say)
+        await self._answer(Frame("pip_reply", said, frame.request))
+
+    def _end_installing(self) -> None:
+        """Nobody waits any more for what is being installed: nothing of it will be."""
+        if self._installing is not None:
+            self._installing.cancel()
+            self._installing = None
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
+        self._end_installing()
         for wait in self._waits:
             if not wait.done():
                 wait.set_result(None)

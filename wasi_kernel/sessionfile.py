@@ -20,10 +20,11 @@ import os
 import struct
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasi_kernel import installed
 from wasi_kernel.errors import SessionFileError
 from wasi_kernel.pagelog import PageLog
 from wasi_kernel.records import PAGE
@@ -110,6 +111,7 @@ class Manifest:
         saved_s: When it was saved, in seconds since 1970.
         kernel: The version of wasi-kernel that saved it.
         cells: (execution count, first line) of its last cells.
+        installed: What its cells had installed; see installed.py.
     """
 
     made_of: dict[str, Any]
@@ -118,6 +120,7 @@ class Manifest:
     saved_s: float
     kernel: str
     cells: list[list[Any]]
+    installed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def save(folder: Path, path: Path, version: str) -> Manifest:
@@ -142,7 +145,10 @@ def save(folder: Path, path: Path, version: str) -> Manifest:
         ]
         notes = {**base.notes, **head.notes}
         now = round(time.time(), 3)
-        manifest = Manifest(base.made_of, head.pages, notes, now, version, cells[:20][::-1])
+        manifest = Manifest(
+            base.made_of, head.pages, notes, now, version, cells[:20][::-1],
+            installed.load(folder),
+        )  # fmt: skip
         _write(path, manifest, _memory(log, base, folder))
     finally:
         log.close()
@@ -250,6 +256,7 @@ def _check(found: Manifest) -> None:
         raise ValueError("saved_s is no time")
     if not all(type(n) is int and isinstance(line, str) for n, line in found.cells):
         raise ValueError("cells")
+    installed.check(found.installed)
 
 
 def _check_interrupts(notes: dict[str, Any], size: int) -> None:
@@ -291,6 +298,8 @@ def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
         notes = {**manifest.notes, "request": 0}
         size = manifest.pages * PAGE
         Base("", digest.hexdigest(), size, notes, manifest.made_of, own=True).store(folder)
+        if manifest.installed:
+            installed.store(folder, manifest.installed)
     except BaseException:  # raised again: no state that was not checked is left behind
         image.unlink(missing_ok=True)
         raise

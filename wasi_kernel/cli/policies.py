@@ -47,6 +47,14 @@ _OPTIONS = (
         help="A file with such packages, one in a line.",
     ),
     click.option(
+        "--pip", is_flag=True,
+        help="Cells may install any package of the index that this host uses (%pip install).",
+    ),
+    click.option(
+        "--pip-allow", "pip_names", multiple=True, metavar="NAME",
+        help="Cells may install the package NAME, with what it needs.",
+    ),
+    click.option(
         "--preload", multiple=True, metavar="MODULE",
         help="A module that a new kernel has imported already, instead of the default ones.",
     ),
@@ -96,6 +104,7 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
     if given["runtime"] is not None:  # named here, so it is meant from here
         found["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
     _add_packages(found, given["package"], given["requirements"])
+    _add_pip(found, given["pip_names"], everything=given["pip"])
     if given["preload"]:
         found["preload"] = list(given["preload"])
     for option, key in LIMITS.items():
@@ -112,6 +121,14 @@ def _add_packages(
         wanted += requirements.parse_file(path)
     if wanted:
         found.setdefault("packages", []).extend(each.line for each in wanted)
+
+
+def _add_pip(found: dict[str, Any], names: tuple[str, ...], *, everything: bool) -> None:
+    if everything:
+        found["pip"] = True
+    elif names:
+        before = found.get("pip")
+        found["pip"] = [*(before if isinstance(before, list) else []), *names]
 
 
 def _add_grants(found: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:

@@ -72,7 +72,7 @@ class Parts:
     @classmethod
     def load(
         cls, cache: Cache, policy: Policy, runtime: Runtime, plan: Plan, work: str | None,
-        scratch: Path, packages: Path | None,
+        scratch: Path, packages: Path | None = None, installed: Path | None = None,
     ) -> Parts | None:  # fmt: skip
         """What the plan names, or None if something of it must be prepared first."""
         engine = engines.make_engine(policy.limits.stack_bytes)
@@ -80,7 +80,9 @@ class Parts:
         notes = None if plan.image is None else cache.load(plan.image)
         if module is None or (plan.image is not None and notes is None):
             return None
-        preopens = tuple(prepare.preopens(runtime, plan.bundle, policy, work, scratch, packages))
+        preopens = tuple(
+            prepare.preopens(runtime, plan.bundle, policy, work, scratch, packages, installed)
+        )
         made_of = {
             "python": plan.python, "runtime": plan.runtime, "agent": plan.bundle.name,
             "wasmtime": engines.wasmtime_version(),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_kernel import environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, PACKAGES, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
@@ -129,7 +129,7 @@ class Capture:
 
 def preopens(
     runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
-    packages: Path | None = None,
+    packages: Path | None = None, installed: Path | None = None,
 ) -> list[Preopen]:  # fmt: skip
     """The guest's folders in the order that images depend on."""
     empty = scratch / "empty"
@@ -137,6 +137,8 @@ def preopens(
     found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
     if packages is not None:
         found.append(Preopen(str(packages), PACKAGES, writable=False))
+    if policy.pip:
+        found.append(Preopen(str(installed or empty), INSTALLED, writable=False))
     for name, guest in (("tmp", TMP), ("home", HOME)):
         found.append(Preopen(str(scratch / name), guest, writable=True))
     own = policy.work_grant or Grant(work or str(empty), WORK)
@@ -171,6 +173,7 @@ def _plan_path(
         [grant.guest_path for grant in policy.other_grants],
         policy.preload,
         None if packages is None else packages.name,
+        bool(policy.pip),
     ]
     name = engines.key("plan", json.dumps(facts))
     return cache.folder("plans") / name
@@ -326,7 +329,7 @@ class Preparation:
         name = engines.key(
             "image", IMAGE_FORMAT, compiled.name, bundle.name, json.dumps(self._policy.preload),
             json.dumps([g.guest_path for g in self._policy.other_grants]),
-            "" if self._packages is None else self._packages.name,
+            "" if self._packages is None else self._packages.name, str(bool(self._policy.pip)),
         )  # fmt: skip
         path = self._cache.folder("images") / f"{name}.image"
         if self._cache.load(path) is not None:

@@ -114,8 +114,9 @@ def _server(
         return None
     content = boot.content
     parts = Parts.load(
-        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages
-    )
+        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages,
+        Path(content["installed"]),
+    )  # fmt: skip
     if parts is None:
         return None
     limits = policy.limits

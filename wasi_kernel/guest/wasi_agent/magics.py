@@ -145,6 +145,7 @@ class WasiMagics(Magics):
         rows += [
             ("outputs", f"{facts.get('frontend')}; %wasi frontend shows what was held back"),
             ("packages", ", ".join(facts.get("packages", [])) or "none beside the runtime's"),
+            ("%pip install", _pip(facts.get("pip"))),
             ("environment", ", ".join(sorted(facts.get("env", []))) or "nothing of the host"),
             ("network", "none"),
             ("processes", "none"),
@@ -161,6 +162,12 @@ def _checkpoints(said: dict[str, Any]) -> str:
     if said["problem"]:
         return str(said["problem"])
     return f"{said['count']}, {mib(said['bytes'])} on disk; %undo takes a cell back"
+
+
+def _pip(allowed: Any) -> str:
+    if isinstance(allowed, (list, tuple)):
+        return f"only {', '.join(allowed)}, and what they need" if allowed else "no"
+    return "any package of the host's index" if allowed else "no (pip in the policy)"
 
 
 def _refusing(text: str) -> Any:
@@ -191,7 +198,7 @@ def install(shell: ZMQInteractiveShell) -> WasiMagics:
     for name, instead in ALIASES.items():
         text = NO_PROCESSES.format(f"%{name}") + f"; for this one, {instead}"
         shell.register_magic_function(_refusing(text), "line", name)
-    showing: Any = pip.pip
+    showing: Any = pip.Pip(lambda: magics.facts).pip
     shell.register_magic_function(showing, "line", "pip")
     for name in ("less", "more"):
         shell.register_magic_function(_pager(shell), "line", name)

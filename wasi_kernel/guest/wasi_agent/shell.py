@@ -8,7 +8,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+import contextlib
 import inspect
+import io
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.text import SList
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
 NO_PROCESSES = (
     "there are no processes in the sandbox: {} cannot run; use Python instead (pathlib, shutil, os)"
 )
+
+_PIP = re.compile(
+    r"\s*(?:(?:[\w./{}]*python[\d.]*|%python)\s+-m\s+|uv\s+)?pip[\d.]*(?:\s+(.*))?", re.DOTALL
+)
+"""A command line that is pip's; its arguments."""
 
 
 def encode_bytes(data: dict[str, Any]) -> dict[str, Any]:
@@ -178,14 +187,21 @@ class ZMQInteractiveShell(InteractiveShell):
             )
 
     def system(self, cmd: str) -> None:
-        """There are no processes."""
+        """There are no processes; pip is %pip."""
+        if (pip := _PIP.fullmatch(cmd)) is not None:
+            self.run_line_magic("pip", pip[1] or "")
+            return
         raise UsageError(NO_PROCESSES.format(f"!{cmd}"))
 
     system_piped = system_raw = system
 
     def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> Any:
-        """There are no processes."""
-        del split, depth
+        """There are no processes; pip is %pip."""
+        del depth
+        if (pip := _PIP.fullmatch(cmd)) is not None:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                self.run_line_magic("pip", pip[1] or "")
+            return SList(out.getvalue().splitlines()) if split else out.getvalue()
         raise UsageError(NO_PROCESSES.format(f"!{cmd}"))
 
     def run_cell(self, *args: Any, **kwargs: Any) -> Any:
