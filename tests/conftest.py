@@ -6,7 +6,10 @@ takes 40 s. Nothing else of the user's is touched: history and Jupyter's folders
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,8 @@ import pytest
 from wasi_kernel import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,3 +46,64 @@ def box() -> Iterator[Sandbox]:
     """A sandbox that the tests of one module share."""
     with Sandbox() as sandbox:
         yield sandbox
+
+
+def _wheel(folder: Path, name: str, version: str, requires: tuple[str, ...], **files: str) -> Path:
+    stem = f"{name}-{version}"
+    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+    contents = {
+        **({f"{name}.py": f"version = {version!r}\n"} if not files else {}),
+        **files,
+        f"{stem}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: made\n{needs}"
+        ),
+        f"{stem}.dist-info/WHEEL": (
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+    }
+    rows = f"{stem}.dist-info/RECORD,,\n"
+    for file, text in contents.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+        rows += f"{file},sha256={digest.rstrip(b'=').decode()},{len(text.encode())}\n"
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in {**contents, f"{stem}.dist-info/RECORD": rows}.items():
+            archive.writestr(zipfile.ZipInfo(file), text)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_wheel() -> Callable[..., Path]:
+    """Makes a wheel: (folder, name, version, requires, **{file: text}); by default one module."""
+    return _wheel
+
+
+@pytest.fixture(scope="module")
+def shelf(
+    tmp_path_factory: pytest.TempPathFactory, make_wheel: Callable[..., Path]
+) -> Iterator[Path]:
+    """A folder of wheels that is all that uv finds, in this process and those that it starts.
+
+    There are app 1.0, which needs lib, lib 1.0, and pack 1.0, which is a package with a submodule.
+    """
+    home = tmp_path_factory.mktemp("uv")
+    folder = home / "shelf"
+    folder.mkdir()
+    make_wheel(folder, "app", "1.0", ("lib",))
+    make_wheel(folder, "lib", "1.0", ())
+    make_wheel(
+        folder, "pack", "1.0", (), **{"pack/__init__.py": "", "pack/later.py": "value = 7\n"}
+    )
+    (home / "uv").mkdir()
+    (home / "uv" / "uv.toml").write_text(f'no-index = true\nfind-links = ["{folder}"]\n')
+    names = {
+        "UV_CACHE_DIR": str(home / "cache"), "XDG_CONFIG_HOME": str(home),
+        "PIP_CONFIG_FILE": os.devnull,
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("UV_", "PIP_")):
+                patch.delenv(name)
+        for name, value in names.items():
+            patch.setenv(name, value)
+        yield folder

@@ -175,4 +175,5 @@ async def _run(task: dict[str, Any], say: Callable[[str], None]) -> dict[str, An
         pass  # it has ended
     finally:
         stdin.close()  # which ends it, and all that it has started
+        await process.wait()
     raise PackageError("the process that installs ended without a word; see the server's log")

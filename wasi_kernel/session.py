@@ -348,9 +348,8 @@ class Session:
 
     def _end_installing(self) -> None:
         """Nobody waits any more for what is being installed: nothing of it will be."""
-        if self._installing is not None:
+        if self._installing is not None and not self._installing.cancelling():
             self._installing.cancel()
-            self._installing = None
 
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
@@ -422,6 +421,9 @@ class Session:
         self._silence()
         self._worker.end()
         self._fail(GuestLost("WorkerKilled", "the session was closed"))
+        self._end_installing()
+        if self._installing is not None:
+            await asyncio.wait({self._installing})
         for task in self._tasks:
             task.cancel()
         self._settings.release(restart=restart)
