@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wasi_kernel import Policy, Sandbox, installed, pip
-from wasi_kernel.errors import PolicyError, RequirementError, SessionFileError
+from wasi_kernel import Policy, Sandbox, installed, kernelspecs, pip, policyfile
+from wasi_kernel.cli import policies
+from wasi_kernel.errors import PackageError, PolicyError, RequirementError, SessionFileError
 from wasi_kernel.pip import Pip
 from wasi_kernel.requirements import TEXT_CHARACTERS, parse_foreign
 
@@ -30,6 +31,14 @@ KEY = "0123456789abcdef" * 2
 @pytest.fixture
 def free(shelf: Path) -> Iterator[Sandbox]:
     """A sandbox whose cells may install anything."""
+    del shelf
+    with Sandbox(Policy(pip=True)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def untouched(shelf: Path) -> Iterator[Sandbox]:
+    """A sandbox that tests share which install nothing in it."""
     del shelf
     with Sandbox(Policy(pip=True)) as sandbox:
         yield sandbox
@@ -105,16 +114,16 @@ def test_a_file_of_requirements_is_the_guests(free: Sandbox, tmp_path: Path):
         ("'app", "No closing quotation"),
     ],
 )  # fmt: skip
-def test_one_clear_error_and_nothing_installed(free: Sandbox, line: str, words: str):
-    said = free.run(f"%pip install {line}")
+def test_one_clear_error_and_nothing_installed(untouched: Sandbox, line: str, words: str):
+    said = untouched.run(f"%pip install {line}")
     assert said.error is not None
     assert said.error.ename == "UsageError"
     assert words in said.stderr
-    assert free.run("import os; os.listdir('/opt/installed')").text == "[]"
+    assert untouched.run("import os; os.listdir('/opt/installed')").text == "[]"
 
 
-def test_the_guest_learns_nothing_of_the_hosts_paths(free: Sandbox, shelf: Path):
-    said = free.run(
+def test_the_guest_learns_nothing_of_the_hosts_paths(untouched: Sandbox, shelf: Path):
+    said = untouched.run(
         "from wasi_agent import pip\ntry:\n    pip.install(['lib>7'])\n"
         "except BaseException as e:\n    text = str(e)\ntext"
     )
@@ -122,15 +131,17 @@ def test_the_guest_learns_nothing_of_the_hosts_paths(free: Sandbox, shelf: Path)
     assert "lib>7" in said.stderr
 
 
-def test_a_hostile_wheel_is_refused(free: Sandbox, shelf: Path, make_wheel: Callable[..., Path]):
+def test_a_hostile_wheel_is_refused(
+    untouched: Sandbox, shelf: Path, make_wheel: Callable[..., Path]
+):
     wheel = make_wheel(shelf, "evil", "1.0", (), **{"evil.py": "", "evil.so": "native"})
     try:
-        said = free.run("%pip install evil")
+        said = untouched.run("%pip install evil")
     finally:
         wheel.unlink()
     assert "evil-1.0-py3-none-any.whl is refused" in said.stderr
     assert said.error.evalue == "nothing was installed (WheelError)"
-    assert free.run("import os; os.listdir('/opt/installed')").text == "[]"
+    assert untouched.run("import os; os.listdir('/opt/installed')").text == "[]"
 
 
 def test_another_version(free: Sandbox, shelf: Path, make_wheel: Callable[..., Path]):
@@ -430,3 +441,89 @@ def test_a_session_file_cannot_claim_anything(tmp_path: Path, free: Sandbox):
     (tmp_path / "bad").write_bytes(bad)
     with pytest.raises(SessionFileError, match="manifest is damaged"):
         Sandbox(Policy(pip=True), resume=tmp_path / "bad").close()
+
+
+# -- from Python, and from the command line ------------------------------------------------------
+
+
+def test_a_sandbox_installs(shelf: Path):
+    with Sandbox(Policy(pip=("app", "nowhere", "pack"))) as sandbox:
+        assert sandbox.install("app") == ["app==1.0", "lib==1.0"]
+        assert sandbox.install("app", "pack") == ["pack==1.0"]
+        assert sandbox.run("import app; app.version").text == "'1.0'"
+        with pytest.raises(PackageError, match="nowhere was not found"):
+            sandbox.install("pack", "nowhere")
+        with pytest.raises(PackageError, match="only app, nowhere, pack"):
+            sandbox.install("lib", upgrade=True)
+
+
+def test_a_sandbox_installs_nothing_by_default(box: Sandbox):
+    with pytest.raises(PackageError, match="the policy allows cells to install nothing"):
+        box.install("app")
+
+
+def test_a_sandbox_gets_its_policys_packages(shelf: Path):
+    steps: list[str] = []
+    policy = Policy(packages=("app",), pip=True)
+    with Sandbox(policy, on_status=steps.append) as sandbox:
+        assert sandbox.run("import app; app.__file__").text == "'/opt/packages/app.py'"
+        assert "already satisfied: lib 1.0 (the policy's packages)" in sandbox.run(
+            "%pip install lib"
+        ).stdout  # fmt: skip
+        refused = sandbox.run("%pip install 'app>1'")
+        assert "(app 1.0 is part of the policy's packages.)" in refused.stderr
+        lines = sandbox.run("%pip install -q pack\n%pip freeze --to-policy").stdout
+        assert 'packages = [\n    "app",\n    "pack==1.0",\n]\n' in lines
+    assert "getting the packages app" in steps
+    with pytest.raises(PackageError, match="nowhere was not found"):
+        Sandbox(Policy(packages=("nowhere",))).close()
+
+
+def wasi_kernel(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "wasi_kernel", *argv], capture_output=True, text=True,
+        check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_a_program_is_told_where_its_packages_come_from(tmp_path: Path):
+    done = wasi_kernel("run", "-m", "pip", "install", "-q", "app>1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "wasi-kernel run --package 'app>1'" in done.stderr
+    listed = wasi_kernel("python", "-m", "pip", "freeze", cwd=tmp_path)
+    assert "\nnumpy==" in listed.stdout
+    assert wasi_kernel("run", "-m", "pip", "cache", cwd=tmp_path).returncode == 1
+
+
+def test_a_kernelspec_with_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "path"))
+
+    def policy() -> dict[str, Any]:
+        return policyfile.read(tmp_path / "jupyter" / "kernels" / "p" / "policy.toml")
+
+    options = ["--name", "p", "--display-name", "Shown", "--env", "A=b"]
+    assert wasi_kernel("install", *options, "--pip-allow", "rich", cwd=tmp_path).returncode == 0
+    assert policy() == {"env": {"A": "b"}, "pip": ["rich"]}
+    again = ["install", "--replace", "--name", "p", "--like", "p"]
+    assert wasi_kernel(*again, "--pip-allow", "attrs", cwd=tmp_path).returncode == 0
+    assert policy() == {"env": {"A": "b"}, "pip": ["rich", "attrs"]}
+    assert "pip = ['rich', 'attrs']" in wasi_kernel("list", cwd=tmp_path).stdout
+    assert wasi_kernel(*again, "--pip", cwd=tmp_path).returncode == 0
+    assert policy()["pip"] is True
+    assert kernelspecs.find("p").display_name == "Shown"
+    refused = wasi_kernel(*again, "--pip-allow", "x>1", "--policy", "p", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert wasi_kernel("install", "--name", "q", "--like", "none", cwd=tmp_path).returncode != 0
+
+
+def test_the_packages_of_a_policy_are_renewed_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {"packages": ["attrs>=23", "rich", 7]}
+    policies._add_packages(found, ("Attrs==26.1.0",), ())
+    assert found["packages"] == ["rich", 7, "attrs==26.1.0"]
+    wrong: dict[str, Any] = {"packages": "attrs"}
+    policies._add_packages(wrong, ("rich",), ())
+    assert wrong == {"packages": "attrs"}  # which is said when it is checked

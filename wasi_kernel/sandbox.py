@@ -15,10 +15,10 @@ import json
 import os
 import queue
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from wasi_kernel import launch, spawn
+from wasi_kernel import caches, chosen, launch, spawn
 from wasi_kernel.errors import (
     CallError,
     GuestLost,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wasi_kernel.spawn import Worker
 
 T = TypeVar("T")
+_CALLS = "__import__('wasi_agent.calls').calls."
 MAX_DEADLINE_S = 10 * 365 * 24 * 3600.0
 
 
@@ -116,7 +117,8 @@ class Result:
 class Sandbox:
     """One guest that keeps its variables between runs. Use it in a `with` statement.
 
-    All methods may be called from any thread; runs are done one at a time.
+    All methods may be called from any thread; runs are done one at a time. The policy's packages
+    are fetched when they were not yet, which asks an index.
 
     Args:
         policy: What the guest may reach; the default grants no host folder.
@@ -128,6 +130,7 @@ class Sandbox:
 
     Raises:
         PolicyError: The policy asks for what cannot be granted.
+        PackageError: The policy's packages cannot be had; says why.
         SessionFileError: The session file cannot be used; says why.
         InstallationError: On entering: the sandbox cannot start; says why.
     """
@@ -154,6 +157,7 @@ class Sandbox:
         self._nursery: spawn.Nursery | None = None
         self._forking = threading.Lock()
         self._closed_files: list[str] = []  # that nobody was told of
+        _get_packages(self._policy, on_status)
         self._settings = launch.settings(self._policy, self._work, begin)
         self._count = self._settings.cells
         self._frontend = Frontend(
@@ -323,6 +327,41 @@ class Sandbox:
             self._failure = e
         await self._session.answer_input(frame.request, value)
 
+    def install(self, *wanted: str, upgrade: bool = False) -> list[str]:
+        """Installs packages, which the code can import from now on, as `%pip install` does.
+
+        Args:
+            wanted: Such as "attrs" or "rich>=13"; what they need comes along.
+            upgrade: Are newer versions wanted of those that were installed so before?
+
+        Returns:
+            What is new, as "name==version".
+
+        Raises:
+            PackageError: They cannot be had, or the policy (`pip`) does not allow them; says why.
+            GuestLost: The guest died, or something of its state was lost before.
+        """
+        from wasi_kernel.errors import PackageError
+
+        said: list[str] = []
+
+        def hear(frame: Frame) -> None:
+            if self._session.answer_unasked(frame, self._frontend) or frame.type != "stream":
+                return
+            content = self._frontend.output(frame, self._count)
+            if content is not None and content["name"] == "stderr":
+                said.append(content["text"])
+
+        expression = f"__import__('wasi_agent.pip').pip.asked({json.dumps([*wanted])!r}, {upgrade})"
+        try:
+            found = self._wait(self._evaluate(expression, "install", hear))
+        except CallError as e:
+            why = "".join(said).strip().removeprefix("[wasi-kernel] ")
+            raise PackageError(why or e.evalue) from None
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            raise ProtocolError("install: the guest's answer is no result")
+        return found
+
     def complete(self, code: str, position: int | None = None) -> dict[str, Any]:
         """What could stand at a position of `code` (in characters; default: its end).
 
@@ -466,17 +505,21 @@ class Sandbox:
             GuestLost: The guest died of it, or something of its state was lost before.
             ProtocolError: The guest answered something else.
         """
-        expression = f"call({function!r}, {json.dumps(arguments)!r})"
+        expression = f"{_CALLS}call({function!r}, {json.dumps(arguments)!r})"
         return self._wait(self._evaluate(expression, function))
 
-    async def _evaluate(self, expression: str, what: str) -> Any:
+    async def _evaluate(
+        self, expression: str, what: str, on_output: Callable[[Frame], None] | None = None
+    ) -> Any:
         content = {
             "code": "", "silent": True, "store_history": False, "allow_stdin": False,
             "execution_count": self._count + 1,
-            "user_expressions": {"value": f"__import__('wasi_agent.calls').calls.{expression}"},
+            "user_expressions": {"value": expression},
         }  # fmt: skip
         await self._sound()
-        reply = await self._session.request("execute_request", content, on_output=self._unheard)
+        reply = await self._session.request(
+            "execute_request", content, on_output=on_output or self._unheard
+        )
         try:
             found = reply.content.get("user_expressions", {}).get("value", reply.content)
             if found.get("status") != "ok":
@@ -540,7 +583,7 @@ class Sandbox:
         """A fork with random numbers of its own."""
         fork = self.fork()
         try:
-            fork._wait(fork._evaluate("reseed()", "reseed"))  # noqa: SLF001 - of the same class
+            fork._wait(fork._evaluate(f"{_CALLS}reseed()", "reseed"))  # noqa: SLF001 - of the same class
         except BaseException:  # raised again: no fork is left behind
             fork.close()
             raise
@@ -574,6 +617,23 @@ class Sandbox:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _get_packages(policy: Policy, on_status: Callable[[str], None] | None) -> None:
+    """Installs the policy's packages if they were not yet, for the Python that its guests have."""
+    cache = caches.default_path()
+    if not policy.packages or chosen.read(cache, policy) is not None:
+        return
+    from wasi_kernel import packages
+
+    bare = replace(
+        policy, packages=(), grants=(), checkpoints=replace(policy.checkpoints, enabled=False)
+    )
+    with Sandbox(bare, on_status=on_status) as box:
+        python = ".".join(box.python.split(".")[:2])
+    if on_status is not None:
+        on_status(f"getting the packages {', '.join(policy.packages)}")
+    packages.choose(caches.Cache(cache), policy, python)
 
 
 def _line(text: str) -> dict[str, Any]:

@@ -21,6 +21,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 @click.command()
 @click.option("--name", required=True, metavar="NAME", help="By which Jupyter is to know it.")
 @click.option("--display-name", metavar="TEXT", help="As the launcher shows it.")
+@click.option(
+    "--like",
+    metavar="NAME",
+    help="Start from the policy of the kernelspec NAME; the other options change it.",
+)
 @policies.policy_options
 @click.option(
     "--user", "place", flag_value="user", default="user", help="For this user (the default)."
@@ -28,11 +33,18 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 @click.option("--sys-prefix", "place", flag_value="sys-prefix", help="For this Python environment.")
 @click.option("--prefix", metavar="PATH", help="For the Python environment at PATH.")
 @click.option("--replace", is_flag=True, help="Take the place of the one that has this name.")
-def install(name: str, display_name: str | None, **given: Any) -> None:
+def install(name: str, display_name: str | None, like: str | None, **given: Any) -> None:
     """Install a kernelspec whose kernels may reach what you say, and nothing else.
 
     Writes NAME/kernel.json and NAME/policy.toml, which can be read and edited.
     """
+    if like is not None:
+        other = kernelspecs.find(like)
+        if given["start"]:
+            raise click.UsageError("--like and --policy both say where to start from")
+        given["start"] = other.policy
+        if like == name and display_name is None:
+            display_name = other.display_name
     data = policies.data(given)
     policy = policies.check(data, work=Path.cwd())
     place = _place(given["place"], given["prefix"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wasi_kernel import caches, grants, policyfile, requirements
+from wasi_kernel.errors import RequirementError
 from wasi_kernel.policy import FRONTENDS, Policy
 
 if TYPE_CHECKING:
@@ -119,8 +120,19 @@ def _add_packages(
     wanted = [requirements.parse(text) for text in packages]  # a wheel's path is meant from here
     for path in files:
         wanted += requirements.parse_file(path)
-    if wanted:
-        found.setdefault("packages", []).extend(each.line for each in wanted)
+    before = found.get("packages", [])
+    if wanted and isinstance(before, list):
+        names = {each.name for each in wanted}  # of one package, what is said last counts
+        before = [text for text in before if _name(text) not in names]
+        found["packages"] = [*before, *(each.line for each in wanted)]
+
+
+def _name(requirement: Any) -> str:
+    """The package that a line of a policy names, "" if it is none: that is said later."""
+    try:
+        return requirements.parse(requirement).name
+    except (RequirementError, AttributeError):
+        return ""
 
 
 def _add_pip(found: dict[str, Any], names: tuple[str, ...], *, everything: bool) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.metadata import Distribution
 
+    from wasi_agent.calls import Result
+
 ROOT = "/opt/installed"
 ADVICE = (
     "packages are chosen in the policy; on the host: "
@@ -141,6 +143,14 @@ def install(wanted: list[str], *, upgrade: bool = False, quiet: bool = False) ->
         sys.path.insert(len(sys.path) if first is None else first, path)
         importlib.invalidate_caches()
     return said
+
+
+def asked(wanted: str, upgrade: bool) -> Result:
+    """Installs what a list in JSON names, for who has this session; what is new."""
+    from wasi_agent.calls import Result
+
+    said = install(json.loads(wanted), upgrade=upgrade, quiet=True)
+    return Result([f"{name}=={version}" for name, version in said["packages"]])
 
 
 def _arguments(words: list[str]) -> tuple[list[str], set[str]]:

@@ -117,8 +117,12 @@ def run(said: str) -> Result:
 
 def _run(about: dict[str, Any]) -> None:
     if about["kind"] == "module":
+        import importlib.util
         import runpy
 
+        if about["argv"][0] == "pip" and importlib.util.find_spec("pip") is None:
+            _pip(about["argv"][1:])
+            return
         runpy.run_module(about["argv"][0], run_name="__main__", alter_sys=True)
         return
     name = about["argv"][0] if about["kind"] == "file" else "<string>"
@@ -134,6 +138,23 @@ def _run(about: dict[str, Any]) -> None:
     )  # fmt: skip
     code = compile(about["source"], name, "exec", dont_inherit=True)
     exec(code, main.__dict__)  # noqa: S102 - a program is what this runs
+
+
+def _pip(words: list[str]) -> None:
+    """What `python -m pip` does: it tells what is there. A program has what it is started with."""
+    import shlex
+
+    from IPython.core.error import UsageError
+
+    from wasi_agent import pip
+
+    if words[:1] == ["install"]:
+        wanted = " ".join(f"--package {shlex.quote(w)}" for w in words[1:] if w[0] != "-")
+        sys.exit(f"pip: a program gets its packages when it is started: wasi-kernel run {wanted}")
+    try:
+        pip.Pip(dict).pip(shlex.join(words))
+    except UsageError as e:
+        sys.exit(str(e).replace("%pip", "pip"))
 
 
 def _ended(program: Callable[[], None]) -> int:
