@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ ABOUT = "about.json"
 
 SPARED = (ABOUT, folders.KEEP, installed.FOLDER, installed.NOTE)
 """What of a session's folder stays when it begins anew."""
+
+PLOTLY = ("share", "jupyter", "labextensions", "jupyterlab-plotly")
+"""Where plotly, installed beside JupyterLab, puts what draws its figures there."""
 
 BOOT = 1
 """Number of the request that a worker is started with."""
@@ -147,6 +151,7 @@ class Settings:
             "packages": list(policy.packages),
             "pip": policy.pip,
             "kernelspec": self.kernelspec,
+            "draws_plotly": Path(sys.prefix, *PLOTLY).is_dir(),
             "cwd": WORK,
             "notices": list(self.notices),
         }

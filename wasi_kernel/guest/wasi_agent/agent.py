@@ -55,7 +55,7 @@ class Agent:
     """One guest's agent, with its shell: made by the first boot_request."""
 
     def __init__(self, door: Door) -> None:
-        from wasi_agent import aio, comms, magics, timetravel
+        from wasi_agent import aio, comms, magics, plots, timetravel
         from wasi_agent.shell import make_shell
 
         self.door = door
@@ -69,6 +69,7 @@ class Agent:
         self.shell.kernel = KernelFace(self.shell, self.comms)
         self.magics: WasiMagics = magics.install(self.shell)
         self.time_magics: TimeMagics = timetravel.install(self.shell)
+        plots.install(lambda: self.magics.facts)
         import getpass
 
         self.busy = self.early = False
@@ -125,12 +126,15 @@ class Agent:
 
     def begin_session(self, content: dict[str, Any]) -> None:
         """Makes an imaged guest this session's own: environment, folder, randomness, facts."""
+        from wasi_agent import plots
+
         env = content["env"]
         for name in set(os.environ) - set(env):
             del os.environ[name]
         os.environ.update(env)
         extend_path(env.get("PYTHONPATH", ""))
         self.learn(content)
+        plots.settle(content["facts"])
         os.chdir(content["facts"].get("cwd", "/work"))
         reseed()
 
