@@ -313,10 +313,7 @@ def plotly(server: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file.locate(), target)
     policy = granted.parent / "policy.toml"
-    policy.write_text(
-        f'grants = ["{granted}:/site"]\nenv = {{ PLOTLY_RENDERER = "plotly_mimetype" }}\n',
-        encoding="utf-8",
-    )
+    policy.write_text(f'grants = ["{granted}:/site"]\n', encoding="utf-8")
     server.add_kernel("python-wasi-plotly", "--policy", str(policy))
     return "python-wasi-plotly"
 
@@ -326,7 +323,7 @@ def test_plotly_runs_in_the_guest(open_notebook, plotly, screenshots):
         "import sys\nsys.path.insert(0, '/site')\nimport plotly.graph_objects as go\n"
         "bars = go.Bar(x=['Ulm', 'Bonn'], y=[129, 336])\n"
         "figure = go.Figure(bars, {'title': {'text': 'Towns'}})\n"
-        "display(figure._repr_mimebundle_(), raw=True)",  # show() wants nbformat, which is not pure
+        "figure.show()",
         "from IPython.display import HTML\nHTML(figure.to_html(include_plotlyjs=True))",
         kernel=plotly,
     )
