@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wasi_kernel import Policy, Sandbox, caches, chosen, packages
+from wasi_kernel import Policy, Sandbox, caches, chosen, launch, packages
 from wasi_kernel.errors import PackagesMissingError, PolicyError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_what_was_not_installed_is_said(tmp_path: Path):
     wheel = make_wheel(tmp_path, "not_there_yet", "")
     policy = Policy(packages=(f"not-there-yet @ {wheel.as_uri()}",))
     with pytest.raises(PackagesMissingError, match="wasi-kernel prepare") as caught:
-        Sandbox(policy)
+        launch.settings(policy, None)
     assert caught.value.packages == policy.packages
 
 

@@ -113,6 +113,7 @@ def shown(path: Path) -> dict[str, Any]:
         "cell": manifest.notes["cell"],
         "cells": manifest.cells,
         "made_of": manifest.made_of,
+        "installed": [each for about in manifest.installed.values() for each in about["packages"]],
     }
 
 

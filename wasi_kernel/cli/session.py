@@ -88,6 +88,9 @@ def show_session(what: str, *, as_json: bool) -> None:
     for key, value in said["made_of"].items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         click.echo(f"{sessions.plain(key):11} {sessions.plain(str(text))}")
+    if said["installed"]:
+        names = ", ".join(f"{name} {version}" for name, version in said["installed"])
+        click.echo(f"installed   {names} (%pip)")
     for number, line in said["cells"]:
         click.echo(f"  [{number}] {sessions.plain(line[:80])}")
 
