@@ -289,14 +289,22 @@ def test_a_policy_as_data():
     [
         "", " ", "-r x", "--index-url=x", "./x.whl", "x.whl", "/etc/passwd", "a @ file:///x.whl",
         "a @ https://example.org/x.whl", "git+https://example.org/x", "a===1", "a\nb", "a\x00",
-        "a --hash=sha256:" + "0" * 64, "${HOME}", "a; (" + "(" * 400, "a; python_version ~= 'x'",
-        "a; nothing == 'x'", "a" * (TEXT_CHARACTERS + 1), "a>=1 # c", "a b",
+        "a --hash=md5:" + "0" * 64, "a --pre", "${HOME}", "a; (" + "(" * 400,
+        "a; python_version ~= 'x'", "a; nothing == 'x'", "a" * (TEXT_CHARACTERS + 1), "a>=1 # c", "a b",
         "\N{CYRILLIC SMALL LETTER A}ttrs",
     ],
 )  # fmt: skip
 def test_what_is_no_requirement_of_a_guests(text: str):
     with pytest.raises(RequirementError):
         parse_foreign(text)
+
+
+def test_hashes_are_understood_and_checked(untouched: Sandbox):
+    assert parse_foreign("a>=1 --hash=sha256:" + "0" * 64).hashes == {"0" * 64}
+    lines = f"pack \\\n    --hash=sha256:{'0' * 64}\n"
+    untouched.run(f"open('/tmp/h.txt', 'w').write({lines!r})")
+    said = untouched.run("%pip install -r /tmp/h.txt")
+    assert said.error.evalue == "nothing was installed (HashMismatchError)"
 
 
 def test_no_file_is_looked_for(tmp_path: Path):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     """Shows (name of a stream, text) to the user, in the cell that asks."""
 
 MODULE = "wasi_kernel.installing"
-REQUIREMENTS = 50
+REQUIREMENTS = 200
 """So many one request may name."""
 
 REQUESTS = 200

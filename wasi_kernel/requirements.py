@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FILE_BYTES = 1 << 20
 """How large a requirements file may be."""
 
-TEXT_CHARACTERS = 500
-"""How long a requirement may be that comes out of a guest."""
+TEXT_CHARACTERS = 4000
+"""How long a requirement may be that comes out of a guest, hashes included."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)  # PEP 508
 _HASH = re.compile(r"\s--hash[ =](\S+)")
@@ -129,11 +129,12 @@ def parse_foreign(text: str) -> Wanted:
         raise RequirementError(text, reason)
     if text.startswith("-"):
         raise RequirementError(text, "options are no requirements")
-    if text.endswith(".whl") and "://" not in text:
+    bare, hashes = _split_hashes(text, "")
+    if bare.endswith(".whl") and "://" not in bare:
         reason = "a wheel's file is not installed from a cell; sys.path.append(its path) finds it"
         raise RequirementError(text, reason)
     try:
-        requirement = Requirement(text)
+        requirement = Requirement(bare)
         if requirement.url is None and requirement.marker is not None:
             requirement.marker.evaluate()
     except (ValueError, KeyError, RecursionError) as e:  # what packaging raises
@@ -144,7 +145,7 @@ def parse_foreign(text: str) -> Wanted:
         ) from None
     if requirement.url is not None:
         raise RequirementError(text, _ADDRESS)
-    return _wanted(requirement, text, frozenset(), "")
+    return _wanted(requirement, text, hashes, "")
 
 
 def parse_file(path: Path) -> list[Wanted]:
