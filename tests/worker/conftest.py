@@ -33,10 +33,12 @@ STACK_BYTES = MIB
 
 WASI_CALLS = {
     "clock_time_get": "i32 i64 i32",
+    "fd_allocate": "i32 i64 i64",
     "fd_close": "i32",
     "fd_fdstat_get": "i32 i32",
     "fd_fdstat_set_flags": "i32 i32",
     "fd_filestat_get": "i32 i32",
+    "fd_filestat_set_size": "i32 i64",
     "fd_pread": "i32 i32 i32 i64 i32",
     "fd_prestat_get": "i32 i32",
     "fd_pwrite": "i32 i32 i32 i64 i32",
@@ -45,7 +47,13 @@ WASI_CALLS = {
     "fd_renumber": "i32 i32",
     "fd_seek": "i32 i64 i32 i32",
     "fd_write": "i32 i32 i32 i32",
+    "path_create_directory": "i32 i32 i32",
+    "path_link": "i32 i32 i32 i32 i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_remove_directory": "i32 i32 i32",
+    "path_rename": "i32 i32 i32 i32 i32 i32",
+    "path_symlink": "i32 i32 i32 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
     "poll_oneoff": "i32 i32 i32 i32",
     "proc_exit": "i32",
 }

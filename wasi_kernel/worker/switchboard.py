@@ -11,6 +11,12 @@ Faults of the native WASI that are closed here (wasmtime 49.0.0):
 - `fd_read` of very large buffers fails with ENOMEM (seen at 200 MB): cut to 64 MiB, which WASI
   allows (a read may be short);
 - a guest that closes fd 0, 1 or 2 could be given that number again for a file: refused.
+
+What a session may write and have open is counted here too (usage.py says what counts, and where it
+is kept): before the native call, so that a worker that is killed in the middle has counted too much
+rather than too little; what was not done is taken back after it. The length of a file is not known
+here, nor is it needed as long as each write begins where the last one ended. After a seek, or when
+any file was cut, the next write on an fd asks for it: it could leave a gap.
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from wasmtime import FuncType, Linker, Store, ValType
 
 from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker import usage
+from wasi_kernel.worker.memory import LinearMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +45,26 @@ LEDGER_BYTES = 1 << 16
 
 GONE = 2
 
-LOCALS = ("fd_read", "fd_readdir", "path_open", "fd_close", "fd_renumber")
-"""Calls whose code in `routes` needs locals of its own."""
+CHECKED = LEDGER_BYTES
+"""From here on the same memory has a u32 for each of these fds: the cut ("epoch") up to which it is
+known that its next write begins in the file or at its end. 0: that is not known."""
+
+USAGE = CHECKED + 4 * LEDGER_BYTES
+"""Where the counts of usage.py are in the same memory."""
+
+LOCALS = {
+    "fd_read": "i32 i32 i32", "fd_readdir": "i32 i32 i32", "path_open": "i32 i32",
+    "fd_close": "i32", "fd_renumber": "i32", "fd_seek": "i32", "fd_write": "i32 i32 i64",
+    "fd_pwrite": "i32 i32 i64", "fd_filestat_set_size": "i32 i64 i64", "fd_allocate": "i32 i64 i64",
+    **dict.fromkeys(("path_create_directory", "path_symlink", "path_link"), "i32"),
+    **dict.fromkeys(("path_unlink_file", "path_remove_directory", "path_rename"), "i32"),
+}  # fmt: skip
+"""Calls whose code in `routes` needs locals of its own, after the parameters."""
 
 MONOTONIC = 1  # clockid, WASI preview 1
-EIO, EPERM = 29, 63  # errno, WASI preview 1
+CREAT, DIRECTORY, EXCL, TRUNC = 1, 2, 4, 8  # oflags, WASI preview 1
+CUR = 1  # whence, WASI preview 1
+EFAULT, EIO, EMFILE, ENOENT, ENOSPC, EPERM = 21, 29, 33, 44, 51, 63  # errno, WASI preview 1
 
 # fds 0 (the door), 1 and 2 (streams) are ours in all of these; other fds are native
 STANDARD_FDS = {
@@ -63,6 +86,7 @@ class Host(Protocol):
     def filestat_get(self, fd: int, out: int) -> int: ...  # noqa: D102
     def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int: ...  # noqa: D102
     def proc_exit(self, status: int) -> None: ...  # noqa: D102
+    def make_room(self) -> int: ...  # noqa: D102
     def failed(self, error: BaseException) -> None: ...  # noqa: D102
 
 
@@ -100,8 +124,8 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
             imported, body = [ours], host
         elif name in STANDARD_FDS:
             imported.append(ours)
-            if name == "fd_read":
-                body = f"(if {standard} (then (return {host}))) {_short_read()}"
+            if name in _STANDARD_SHAPES:
+                body = f"(if {standard} (then (return {host}))) {_STANDARD_SHAPES[name](native)}"
             else:
                 body = f"(if (result i32) {standard} (then {host}) (else {native}))"
         elif name in REFUSED_FDS:
@@ -112,14 +136,19 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         else:
             body = _shaped(name, native)
         imports += imported
-        extra = "(local i32 i32 i32) " if name in LOCALS else ""
+        extra = f"(local {LOCALS[name]}) " if name in LOCALS else ""
         funcs.append(f'(func (export "{name}"){sig} {extra}{body})')
     head = (
+        '(import "host" "make_room" (func $make_room (result i32)))\n'
+        '(import "files" "size" (func $size (param i32) (result i64)))\n'
+        '(import "files" "next" (func $next (param i32) (result i64)))\n'
         '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
-        f'(memory $ledger (export "ledger") {LEDGER_BYTES >> 16})\n'
+        '(global $open (export "open") (mut i32) (i32.const 0))\n'
+        "(global $epoch (mut i32) (i32.const 1))\n"
+        f'(memory $ledger (export "ledger") {(USAGE >> 16) + 1})\n'
     )
-    return "(module " + "\n".join(imports) + head + "\n".join(funcs) + ")"
+    return "(module " + "\n".join([*imports, head, _COUNTING, *funcs]) + ")"
 
 
 def _note(fd: str, value: str) -> str:
@@ -130,19 +159,67 @@ def _note(fd: str, value: str) -> str:
 
 
 def _opening(native: str) -> str:
-    """path_open that notes in the ledger which fd it gave. Parameter 8 is where that stands."""
-    noted = _note("(local.get 10)", "(i32.const 1)")
-    return f"""(local.set 9 {native})
+    """path_open that notes in the ledger which fd it gave, and counts what it creates.
+
+    Parameters: 4 oflags, 8 where the fd is to stand; locals: 9 errno, 10 the fd. Whether CREAT
+    creates is found out by trying without.
+    """
+    without = native.replace(
+        "(local.get 4)", f"(i32.and (local.get 4) (i32.const {0xFFFFFFFF ^ CREAT}))"
+    )
+    return f"""(if (i64.ge_u (i64.extend_i32_u (global.get $open))
+                   (i64.load $ledger (i32.const {USAGE + usage.OPEN + usage.MOST})))
+        (then (call $refuse (i32.const {USAGE + usage.OPEN})) (return (i32.const {EMFILE}))))
+      (local.set 9 (i32.const {ENOENT}))
+      (if (i32.ne (i32.and (local.get 4) (i32.const {CREAT | EXCL | DIRECTORY}))
+                  (i32.const {CREAT}))
+        (then (if (i32.eqz (i32.and (local.get 4) (i32.const {CREAT})))
+                (then (local.set 9 {native}))
+                (else {_creating(native, 9)})))
+        (else (local.set 9 {without})
+              (if (i32.eq (local.get 9) (i32.const {ENOENT})) (then {_creating(native, 9)}))))
       (if (i32.eqz (local.get 9)) (then
         (local.set 10 (i32.load align=1 (local.get 8)))
-        {noted}))
+        (if (i32.and (local.get 4) (i32.const {TRUNC})) (then (call $cut)))
+        {_note("(local.get 10)", "(i32.const 1)")}
+        (call $checked (local.get 10) (global.get $epoch))
+        (global.set $open (i32.add (global.get $open) (i32.const 1)))))
       (local.get 9)"""
+
+
+def _creating(native: str, errno: int) -> str:
+    """A native call that makes a file if it succeeds; sets the local `errno`."""
+    return f"""(if (i32.eqz (call $charge (i32.const {USAGE + usage.CREATED}) (i64.const 1)))
+        (then (return (i32.const {ENOSPC}))))
+      (local.set {errno} {native})
+      (if (local.get {errno})
+        (then (call $refund (i32.const {USAGE + usage.CREATED}) (i64.const 1))))"""
+
+
+def _making(native: str) -> str:
+    """path_create_directory, path_symlink or path_link. The errno is the local behind."""
+    errno = native.count("local.get")
+    return f"{_creating(native, errno)} (local.get {errno})"
+
+
+def _removing(native: str) -> str:
+    """path_unlink_file or path_remove_directory (fd, path, length). Local 3 is the errno."""
+    return f"""(local.set 3 {native})
+      (if (i32.eqz (local.get 3)) (then
+        (call $refund (i32.const {USAGE + usage.CREATED}) (i64.const 1)) {_LOOSEN}))
+      (local.get 3)"""
+
+
+def _renaming(native: str) -> str:
+    """path_rename, which may take the place of something. Local 6 is the errno."""
+    return f"(local.set 6 {native}) {_LOOSEN} (local.get 6)"
 
 
 def _closing(native: str) -> str:
     """fd_close that takes its fd off the ledger. Local 1 is the errno."""
     return f"""(local.set 1 {native})
-      (if (i32.eqz (local.get 1)) (then {_note("(local.get 0)", "(i32.const 0)")}))
+      (if (i32.eqz (local.get 1)) (then
+        (call $off (local.get 0)) {_note("(local.get 0)", "(i32.const 0)")} {_LOOSEN}))
       (local.get 1)"""
 
 
@@ -150,17 +227,188 @@ def _renumbering(native: str) -> str:
     """fd_renumber(from, to) that moves the ledger's entry too. Local 2 is the errno."""
     return f"""(local.set 2 {native})
       (if (i32.and (i32.eqz (local.get 2)) (i32.ne (local.get 0) (local.get 1))) (then
+        (call $off (local.get 0)) (call $off (local.get 1))
+        (global.set $open (i32.add (global.get $open) (i32.const 1)))
+        (call $checked (local.get 1) (i32.const 0))
         {_note("(local.get 1)", "(i32.const 1)")}
-        {_note("(local.get 0)", "(i32.const 0)")}))
+        {_note("(local.get 0)", "(i32.const 0)")} {_LOOSEN}))
       (local.get 2)"""
 
 
-def _short_read() -> str:
+def _seeking(native: str) -> str:
+    """fd_seek(fd, offset, whence, out), after which a write may leave a gap. Local 4: the errno."""
+    return f"""(local.set 4 {native})
+      (if (i32.eqz (local.get 4)) (then
+        (if (i32.or (i64.ne (local.get 1) (i64.const 0)) (i32.ne (local.get 2) (i32.const {CUR})))
+          (then (call $checked (local.get 0) (i32.const 0))))))
+      (local.get 4)"""
+
+
+def _writing(native: str) -> str:
+    """fd_write(fd, iovs, count, out) within the limit. Locals: 4 buffer, 5 errno, 6 cost."""
+    return _paid(native, "(call $gap (local.get 0))", 3, 4)
+
+
+def _writing_at(native: str) -> str:
+    """fd_pwrite(fd, iovs, count, offset, out); the same. Locals: 5 buffer, 6 errno, 7 cost."""
+    return _paid(native, "(call $behind (call $size (local.get 0)) (local.get 3))", 4, 5)
+
+
+def _paid(native: str, gap: str, out: int, first: int) -> str:
+    """A write that leaves `gap` bytes before it, of the first buffer that is not empty.
+
+    That is the one which the native call writes, too. `out` is the parameter that says where the
+    number of bytes goes, `first` the first of the three locals.
+    """
+    buffer, errno, cost = first, first + 1, first + 2
+    one = native.replace("(local.get 1)", f"(local.get {buffer})")
+    one = one.replace("(local.get 2)", "(i32.const 1)")
+    written = f"(i64.extend_i32_u (i32.load align=1 (local.get {out})))"
+    at = f"(i32.const {USAGE + usage.WRITTEN})"
+    return f"""(local.set {buffer}
+        (call $buffer (local.get 1) (local.get 2) (local.get {out})))
+      (if (i32.eqz (local.get {buffer})) (then (return {native})))
+      (if (i32.eq (local.get {buffer}) (i32.const -1)) (then (return (i32.const {EFAULT}))))
+      (local.set {cost} (i64.add {gap} (i64.load32_u offset=4 (local.get {buffer}))))
+      (if (i32.eqz (call $charge {at} (local.get {cost}))) (then (return (i32.const {ENOSPC}))))
+      (local.set {errno} {one})
+      (if (local.get {errno})
+        (then (call $refund {at} (local.get {cost})))
+        (else (call $refund {at} (i64.sub (local.get {cost}) {written}))))
+      (local.get {errno})"""
+
+
+def _resizing(native: str) -> str:
+    """fd_filestat_set_size(fd, size). Locals: 2 errno, 3 its size before, 4 cost."""
+    return _grown(native, "(local.get 1)", 2)
+
+
+def _allocating(native: str) -> str:
+    """fd_allocate(fd, offset, length). Locals: 3 errno, 4 its size before, 5 cost."""
+    return _grown(native, "(i64.add (local.get 1) (local.get 2))", 3)
+
+
+def _grown(native: str, size: str, errno: int) -> str:
+    before, cost = errno + 1, errno + 2
+    at = f"(i32.const {USAGE + usage.WRITTEN})"
+    return f"""(local.set {before} (call $size (local.get 0)))
+      (local.set {cost} (call $behind (local.get {before}) {size}))
+      (if (i32.eqz (call $charge {at} (local.get {cost}))) (then (return (i32.const {ENOSPC}))))
+      (local.set {errno} {native})
+      (if (local.get {errno})
+        (then (call $refund {at} (local.get {cost})))
+        (else (if (i64.lt_u {size} (local.get {before})) (then (call $cut)))))
+      (local.get {errno})"""
+
+
+_LOOSEN = f"(i64.store $ledger (i32.const {USAGE + usage.LOOSENED}) (i64.const 1))"
+
+_COUNTING = f"""
+(func $charge (param $at i32) (param $n i64) (result i32)
+  (local $used i64) (local $most i64)
+  (if (i64.eqz (local.get $n)) (then (return (i32.const 1))))
+  (loop $again
+    (local.set $used (i64.load $ledger (local.get $at)))
+    (local.set $most (i64.load $ledger offset={usage.MOST} (local.get $at)))
+    (if (i64.le_u (local.get $used) (local.get $most)) (then
+      (if (i64.le_u (local.get $n) (i64.sub (local.get $most) (local.get $used))) (then
+        (i64.store $ledger (local.get $at) (i64.add (local.get $used) (local.get $n)))
+        (return (i32.const 1))))))
+    (br_if $again (i32.eq (call $make_room) (i32.const 1))))
+  (call $refuse (local.get $at))
+  (i32.const 0))
+(func $refuse (param $at i32)
+  (i64.store $ledger offset={usage.REFUSED} (local.get $at)
+    (i64.add (i64.load $ledger offset={usage.REFUSED} (local.get $at)) (i64.const 1))))
+(func $refund (param $at i32) (param $n i64)
+  (local $used i64)
+  (local.set $used (i64.load $ledger (local.get $at)))
+  (i64.store $ledger (local.get $at)
+    (select (i64.const 0) (i64.sub (local.get $used) (local.get $n))
+            (i64.lt_u (local.get $used) (local.get $n)))))
+(func $behind (param $size i64) (param $at i64) (result i64)
+  ;; by how much $at lies behind the end of a file; a size of -1 is not known: of no file
+  (select (i64.sub (local.get $at) (local.get $size)) (i64.const 0)
+          (i64.gt_u (local.get $at) (local.get $size))))
+(func $checked (param $fd i32) (param $epoch i32)
+  (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
+    (i32.store $ledger offset={CHECKED} (i32.shl (local.get $fd) (i32.const 2))
+      (local.get $epoch)))))
+(func $cut
+  (global.set $epoch (i32.add (global.get $epoch) (i32.const 1)))
+  (if (i32.eqz (global.get $epoch)) (then
+    (memory.fill $ledger (i32.const {CHECKED}) (i32.const 0) (i32.const {4 * LEDGER_BYTES}))
+    (global.set $epoch (i32.const 1))))
+  {_LOOSEN})
+(func $gap (param $fd i32) (result i64)
+  ;; what the next write on $fd leaves between the file's end and its own beginning
+  (local $found i64)
+  (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
+    (if (i32.eq (i32.load $ledger offset={CHECKED} (i32.shl (local.get $fd) (i32.const 2)))
+                (global.get $epoch))
+      (then (return (i64.const 0))))))
+  (local.set $found (call $behind (call $size (local.get $fd)) (call $next (local.get $fd))))
+  (if (i64.eqz (local.get $found))
+    (then (call $checked (local.get $fd) (global.get $epoch))))
+  (local.get $found))
+(func $off (param $fd i32)
+  (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
+    (if (i32.load8_u $ledger (local.get $fd)) (then
+      (global.set $open (i32.sub (global.get $open) (i32.const 1))))))))
+(func $inside (param $at i32) (param $n i64) (result i32)
+  (i64.le_u (i64.add (i64.extend_i32_u (local.get $at)) (local.get $n))
+            (i64.shl (i64.extend_i32_u (memory.size)) (i64.const 16))))
+(func $buffer (param $iovs i32) (param $count i32) (param $out i32) (result i32)
+  ;; where the first buffer that is not empty is described; 0: there is none; -1: a bad address
+  (if (i32.or (i32.and (local.get $iovs) (i32.const 3)) (i32.and (local.get $out) (i32.const 3)))
+    (then (return (i32.const -1))))
+  (if (i32.eqz (i32.and
+        (call $inside (local.get $iovs) (i64.shl (i64.extend_i32_u (local.get $count)) (i64.const 3)))
+        (call $inside (local.get $out) (i64.const 4))))
+    (then (return (i32.const -1))))
+  (block $none
+    (loop $next
+      (br_if $none (i32.eqz (local.get $count)))
+      (if (i32.load offset=4 (local.get $iovs)) (then
+        (return (select (local.get $iovs) (i32.const -1)
+          (call $inside (i32.load (local.get $iovs))
+                        (i64.load32_u offset=4 (local.get $iovs)))))))
+      (local.set $iovs (i32.add (local.get $iovs) (i32.const 8)))
+      (local.set $count (i32.sub (local.get $count) (i32.const 1)))
+      (br $next)))
+  (i32.const 0))
+"""
+"""What the calls that are counted share."""
+
+FILES = f"""(module
+  (import "{WASI}" "fd_filestat_get" (func $filestat (param i32 i32) (result i32)))
+  (import "{WASI}" "fd_fdstat_get" (func $fdstat (param i32 i32) (result i32)))
+  (import "{WASI}" "fd_tell" (func $tell (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "size") (param i32) (result i64)
+    ;; the length of a regular file (filetype 4); -1 of anything else
+    (if (call $filestat (local.get 0) (i32.const 0)) (then (return (i64.const -1))))
+    (if (i32.ne (i32.load8_u offset=16 (i32.const 0)) (i32.const 4))
+      (then (return (i64.const -1))))
+    (i64.load offset=32 (i32.const 0)))
+  (func (export "next") (param i32) (result i64)
+    ;; where the next write begins; 0 of a file that is appended to: nowhere behind its end
+    (if (call $fdstat (local.get 0) (i32.const 0)) (then (return (i64.const 0))))
+    (if (i32.and (i32.load16_u offset=2 (i32.const 0)) (i32.const 1))
+      (then (return (i64.const 0))))
+    (if (call $tell (local.get 0) (i32.const 0)) (then (return (i64.const 0))))
+    (i64.load (i32.const 0))))"""
+"""A module that asks about files, with a memory of its own for the answers: the guest's stays as it
+is, also where another thread writes to it at that moment."""
+
+
+def _short_read(native: str) -> str:
     """fd_read that never asks for more than READ_BYTES at once, in the first buffer with room.
 
     Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the first buffer's length, where
     it stands and what it is; 6 is the errno.
     """
+    one = native.replace("(local.get 2)", "(i32.const 1)")
     return f"""(block $skipped (loop $skip
         (br_if $skipped (i32.le_u (local.get 2) (i32.const 1)))
         (br_if $skipped (i32.load offset=4 (local.get 1)))
@@ -170,13 +418,13 @@ def _short_read() -> str:
       (if (i32.gt_u (local.get 2) (i32.const 1)) (then
         (if (i32.gt_u (i32.load offset=12 (local.get 1)) (i32.const {READ_BYTES}))
           (then (local.set 2 (i32.const 1))))))
-      (if (i32.eqz (local.get 2)) (then (return (call $fd_read {_args(4)}))))
+      (if (i32.eqz (local.get 2)) (then (return {native})))
       (local.set 4 (i32.add (local.get 1) (i32.const 4)))
       (local.set 5 (i32.load (local.get 4)))
       (if (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
-        (then (return (call $fd_read {_args(4)}))))
+        (then (return {native})))
       (i32.store (local.get 4) (i32.const {READ_BYTES}))
-      (local.set 6 (call $fd_read (local.get 0) (local.get 1) (i32.const 1) (local.get 3)))
+      (local.set 6 {one})
       (i32.store (local.get 4) (local.get 5))
       (local.get 6)"""
 
@@ -223,7 +471,20 @@ _SHAPES = {
     "path_open": _opening,
     "fd_close": _closing,
     "fd_renumber": _renumbering,
+    "fd_seek": _seeking,
+    "fd_pwrite": _writing_at,
+    "fd_filestat_set_size": _resizing,
+    "fd_allocate": _allocating,
+    "path_create_directory": _making,
+    "path_symlink": _making,
+    "path_link": _making,
+    "path_unlink_file": _removing,
+    "path_remove_directory": _removing,
+    "path_rename": _renaming,
 }
+
+_STANDARD_SHAPES: dict[str, Callable[[str], str]] = {"fd_read": _short_read, "fd_write": _writing}
+"""The same for those of `STANDARD_FDS`, on other fds."""
 
 
 def _shaped(name: str, native: str) -> str:
@@ -238,11 +499,13 @@ class Wiring(NamedTuple):
         types: The type of each WASI call that the module imports.
         slots: The compiled module of trampolines.
         routes: The compiled module that decides.
+        files: `FILES`, compiled.
     """
 
     types: dict[str, FuncType]
     slots: Module
     routes: Module
+    files: Module
 
 
 @functools.lru_cache(maxsize=4)
@@ -255,7 +518,8 @@ def wiring(engine: Engine, cache: Cache, module: Module) -> Wiring:
     }
     calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
     slots = engines.small_module(engine, cache, slots_wat(calls))
-    return Wiring(types, slots, engines.small_module(engine, cache, routes_wat(calls)))
+    routes = engines.small_module(engine, cache, routes_wat(calls))
+    return Wiring(types, slots, routes, engines.small_module(engine, cache, FILES))
 
 
 class Switchboard:
@@ -269,7 +533,7 @@ class Switchboard:
         self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
     ) -> None:
         self._store = store
-        types, slots_module, routes_module = wiring(engine, cache, module)
+        types, slots_module, routes_module, files_module = wiring(engine, cache, module)
         slots = Linker(engine).instantiate(store, slots_module)
         slot_exports = slots.exports(store)
         linker = Linker(engine)
@@ -289,6 +553,11 @@ class Switchboard:
         for name, t in types.items():
             if name in STANDARD_FDS or name in HOSTED:
                 routing.define_func("host", name, t, self._callback(name, t, host))
+        room = FuncType([], [ValType.i32()])
+        routing.define_func("host", "make_room", room, self._callback("make_room", room, host))
+        files = routing.instantiate(store, files_module).exports(store)
+        for name in ("size", "next"):
+            routing.define(store, "files", name, files[name])
         self._routes: Any = routing.instantiate(store, routes_module).exports(store)
         table: Any = slot_exports["slots"]
         for k, name in enumerate(types):
@@ -329,9 +598,18 @@ class Switchboard:
     def open_fds(self) -> tuple[list[int], list[int]]:
         """The fds that the guest has open, without its preopened folders; those marked as gone."""
         ledger: Any = self._routes["ledger"]
-        data = bytes(ledger.get_buffer_ptr(self._store))
+        data = bytes(ledger.get_buffer_ptr(self._store, LEDGER_BYTES))
         found = [m.start() for m in re.finditer(b"[\x01\x02]", data)]
         return found, [fd for fd in found if data[fd] == GONE]
+
+    @property
+    def open_count(self) -> int:
+        """How many files the guest has open, its preopened folders not counted."""
+        return int(self._routes["open"].value(self._store))
+
+    def counts(self) -> tuple[LinearMemory, int]:
+        """(memory, address) of the page for the counts of usage.py."""
+        return LinearMemory(self._store, self._routes["ledger"]), USAGE
 
     def mark_gone(self, fds: list[int]) -> None:
         """Marks fds that the guest takes for open files, and that are not."""
