@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
 
 from wasi_kernel.errors import GuestLost, InstallationError
+from wasi_kernel.policy import raising
 from wasi_kernel.worker import images
 from wasi_kernel.worker.interrupts import Interrupter
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
@@ -272,12 +273,14 @@ class Guest:
             return GuestLost("GuestExited", f"exit status {self._host.exit_status}")
         code = error.trap_code if isinstance(error, Trap) else None
         if code == TrapCode.STACK_OVERFLOW:
-            return GuestLost("StackExhausted", f"more than {self._limits.stack_bytes >> 20} MiB")
+            most = f"more than {self._limits.stack_bytes >> 20} MiB"
+            return GuestLost("StackExhausted", f"{most}; {raising('stack_bytes')}")
         used = self.memory.size()
         if used > MEMORY_NEARLY * self._limits.memory_bytes:
             return GuestLost(
                 "MemoryLimitExceeded",
-                f"{used >> 20} MiB in use of {self._limits.memory_bytes >> 20} MiB",
+                f"{used >> 20} MiB in use of {self._limits.memory_bytes >> 20} MiB; "
+                + raising("memory_bytes"),
             )
         reason = _last_line(str(error))
         if code == TrapCode.UNREACHABLE:

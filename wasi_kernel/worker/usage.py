@@ -39,7 +39,6 @@ import resource
 import stat
 import struct
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel.worker import images
@@ -64,10 +63,10 @@ LOOSENED = 72
 """Set when something may have become free since what is there was measured."""
 
 BEGAN = 80
-"""When the session began: nanoseconds of the wall clock, less `SKEW_NS`."""
+"""When the session began: the file's own change time then, in nanoseconds."""
 
 SKEW_NS = 60 * 10**9
-"""By so much the clock of a file system on the network may be behind ours."""
+"""By so much the clock of another file system (on the network) may be behind that."""
 
 MAX_ENTRIES = 200_000
 """More files than these are not measured: they take about a second (2 CPUs of 2.5 GHz, ext4)."""
@@ -106,7 +105,7 @@ class Usage:
             os.pwrite(self._fd, bytes(mmap.PAGESIZE), 0)
         self._page = mmap.mmap(self._fd, mmap.PAGESIZE)
         if not self._get(BEGAN):
-            self._set(BEGAN, time.time_ns() - SKEW_NS)
+            self._set(BEGAN, os.fstat(self._fd).st_ctime_ns)
         self.open_files = _room_for(limits.open_files)
         for name, at in NAMES.items():
             self._set(at + MOST, getattr(limits, name))
@@ -185,7 +184,8 @@ class Usage:
 
     def measure(self) -> bool:
         """Measures what is really there; is the count lower now?"""
-        found = measured(self._folders, self._get(BEGAN))
+        device = os.fstat(self._fd).st_dev
+        found = measured(self._folders, self._get(BEGAN), device)
         before = self.counts()
         if found is None:
             return False
@@ -194,10 +194,11 @@ class Usage:
         return self.counts() != before
 
 
-def measured(folders: Iterable[str], since_ns: int) -> tuple[int, int] | None:
+def measured(folders: Iterable[str], since_ns: int, device: int) -> tuple[int, int] | None:
     """(bytes, entries) of what has changed since then in these folders; None: that is not known.
 
-    A file with several names counts once. Symbolic links are not followed.
+    `since_ns` is a time of that device. A file with several names counts once. Symbolic links are
+    not followed.
     """
     todo, seen, devices = list(folders), set(), set()
     size = entries = visited = 0
@@ -219,7 +220,7 @@ def measured(folders: Iterable[str], since_ns: int) -> tuple[int, int] | None:
                     continue
                 if stat.S_ISDIR(about.st_mode):
                     todo.append(entry.path)
-                if about.st_ctime_ns < since_ns:
+                if about.st_ctime_ns < since_ns - SKEW_NS * (about.st_dev != device):
                     continue
                 entries += 1
                 if stat.S_ISREG(about.st_mode) and (about.st_dev, about.st_ino) not in seen:

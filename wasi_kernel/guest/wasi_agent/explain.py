@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 # module in whose frames the exception passed -> what to say
@@ -55,6 +57,15 @@ MISSING = {
     ),
 }
 
+# errno -> the limits that may be behind it, and what to say of each
+LIMITS = {
+    errno.ENOSPC: {
+        "written_bytes": "the files of this session have grown by all that they may; delete some",
+        "created_files": "this session has as many files as it may; delete some",
+    },
+    errno.EMFILE: {"open_files": "as many files are open as may be at a time; close some"},
+}
+
 CAUSES = (RuntimeError, OSError, AttributeError, ImportError, NotImplementedError)
 
 
@@ -66,10 +77,32 @@ def _modules(tb: TracebackType | None) -> list[str]:
     return names
 
 
-def explanation(error: BaseException) -> str | None:
-    """What to say about `error`, or None if the sandbox has nothing to do with it."""
+def _limit_of(number: int | None, limits: Callable[[], list[dict[str, Any]]]) -> str | None:
+    """Which limit was reached, for an OSError with this errno; None if none was."""
+    known = LIMITS.get(number or 0)
+    if known is None:
+        return None
+    for row in limits():
+        said = known.get(row["limit"])
+        if said is not None and row["refused"]:
+            return (
+                f"[wasi-kernel] {said}; limits.{row['limit']} in the policy, or {row['option']}, "
+                f"raises it (now {row['allowed']:,}), and %wasi limits shows all limits."
+            )
+    return None
+
+
+def explanation(
+    error: BaseException, limits: Callable[[], list[dict[str, Any]]] = list
+) -> str | None:
+    """What to say about `error`, or None if the sandbox has nothing to do with it.
+
+    `limits` asks the host what is used of each.
+    """
     if not isinstance(error, CAUSES):
         return None
+    if isinstance(error, OSError) and (said := _limit_of(error.errno, limits)) is not None:
+        return said
     if isinstance(error, PermissionError) and isinstance(error.filename, str):
         return (
             "[wasi-kernel] this folder is granted read-only, or not at all; /tmp and the home "
