@@ -393,7 +393,7 @@ def meet(base: Path, moment: str, source: str) -> str:
     return done.stdout
 
 
-LOCKING, REMOVING = "fcntl.flock", "shutil.rmtree"
+LOCKING, REMOVING = "fcntl.flock", "os.listdir"
 """Just before a lock is taken, and before a folder is removed."""
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from wasmtime import Engine
 
+    from wasi_kernel.worker.usage import Usage
+
 STACK_BYTES = MIB
 """WebAssembly stack of most tests: the main thread's own must be at least 2 MiB larger."""
 
@@ -196,6 +198,7 @@ def open_guest(engine: Engine, cache: Cache, kernel: Kernel) -> Iterator[Callabl
         message_bytes: int = MIB,
         limits: Limits | None = None,
         on: Engine = engine,
+        usage: Usage | None = None,
     ) -> Probe:
         door = Door(kernel, output_bytes=output_bytes, message_bytes=message_bytes)
         module = engines.small_module(on, cache, guest_wat() if text is None else text)
@@ -204,6 +207,7 @@ def open_guest(engine: Engine, cache: Cache, kernel: Kernel) -> Iterator[Callabl
             preopens=[Preopen(str(host), path, writable) for host, path, writable in preopens],
             env={"A": "b"}, argv=["guest"],
             limits=Limits(stack_bytes=STACK_BYTES) if limits is None else limits,
+            usage=usage,
         )  # fmt: skip
         opened.append(guest)
         return Probe(guest, kernel)

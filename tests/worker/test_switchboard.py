@@ -222,9 +222,10 @@ def routed(
     func = linker.instantiate(store, engines.small_module(engine, cache, faulty)).exports(store)
     linker.define(store, switchboard.WASI, name, func[name])
     linker.define(store, "host", name, func[name])
-    files = '(module (func (export "size") (export "next") (param i32) (result i64) (i64.const 0)))'
+    files = """(module (func (export "size") (export "next") (param i32) (result i64) (i64.const 0))
+      (func (export "place") (param i32 i64) (result i64) (local.get 1)))"""
     files = linker.instantiate(store, engines.small_module(engine, cache, files)).exports(store)
-    for each in ("size", "next"):
+    for each in ("size", "next", "place"):
         linker.define(store, "files", each, files[each])
     room = '(module (func (export "make_room") (result i32) (i32.const 0)))'
     room = linker.instantiate(store, engines.small_module(engine, cache, room)).exports(store)

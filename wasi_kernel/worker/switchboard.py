@@ -54,8 +54,8 @@ USAGE = CHECKED + 4 * LEDGER_BYTES
 
 LOCALS = {
     "fd_read": "i32 i32 i32", "fd_readdir": "i32 i32 i32", "path_open": "i32 i32",
-    "fd_close": "i32", "fd_renumber": "i32", "fd_seek": "i32", "fd_write": "i32 i32 i64",
-    "fd_pwrite": "i32 i32 i64", "fd_filestat_set_size": "i32 i64 i64", "fd_allocate": "i32 i64 i64",
+    "fd_close": "i32", "fd_renumber": "i32", "fd_seek": "i32", "fd_write": "i32 i32 i64 i64",
+    "fd_pwrite": "i32 i32 i64 i64", "fd_filestat_set_size": "i32 i64 i64", "fd_allocate": "i32 i64 i64",
     **dict.fromkeys(("path_create_directory", "path_symlink", "path_link"), "i32"),
     **dict.fromkeys(("path_unlink_file", "path_remove_directory", "path_rename"), "i32"),
 }  # fmt: skip
@@ -142,6 +142,7 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         '(import "host" "make_room" (func $make_room (result i32)))\n'
         '(import "files" "size" (func $size (param i32) (result i64)))\n'
         '(import "files" "next" (func $next (param i32) (result i64)))\n'
+        '(import "files" "place" (func $place (param i32 i64) (result i64)))\n'
         '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
         '(global $open (export "open") (mut i32) (i32.const 0))\n'
@@ -245,22 +246,24 @@ def _seeking(native: str) -> str:
 
 
 def _writing(native: str) -> str:
-    """fd_write(fd, iovs, count, out) within the limit. Locals: 4 buffer, 5 errno, 6 cost."""
-    return _paid(native, "(call $gap (local.get 0))", 3, 4)
+    """fd_write(fd, iovs, count, out) within the limit. Locals: 4 buffer, 5 errno, 6 length, 7 cost."""
+    return _paid(native, "(call $next (local.get 0))", "(call $gap (local.get 0))", 3, 4)
 
 
 def _writing_at(native: str) -> str:
-    """fd_pwrite(fd, iovs, count, offset, out); the same. Locals: 5 buffer, 6 errno, 7 cost."""
-    return _paid(native, "(call $behind (call $size (local.get 0)) (local.get 3))", 4, 5)
+    """fd_pwrite(fd, iovs, count, offset, out); the same. Locals: 5 to 8."""
+    begin = "(call $place (local.get 0) (local.get 3))"
+    return _paid(native, begin, f"(call $behind (call $size (local.get 0)) {begin})", 4, 5)
 
 
-def _paid(native: str, gap: str, out: int, first: int) -> str:
-    """A write that leaves `gap` bytes before it, of the first buffer that is not empty.
+def _paid(native: str, begin: str, gap: str, out: int, first: int) -> str:
+    """A write that begins at `begin` and leaves `gap` bytes before it, if there is room.
 
-    That is the one which the native call writes, too. `out` is the parameter that says where the
-    number of bytes goes, `first` the first of the three locals.
+    All of it counts, also over what is there already; only if there is no room for that, what the
+    file grows by. It is a write of the first buffer that is not empty, as of the native call. `out` is the parameter that says where the
+    number of bytes goes, `first` the first of the four locals.
     """
-    buffer, errno, cost = first, first + 1, first + 2
+    buffer, errno, length, cost = range(first, first + 4)
     one = native.replace("(local.get 1)", f"(local.get {buffer})")
     one = one.replace("(local.get 2)", "(i32.const 1)")
     written = f"(i64.extend_i32_u (i32.load align=1 (local.get {out})))"
@@ -269,12 +272,19 @@ def _paid(native: str, gap: str, out: int, first: int) -> str:
         (call $buffer (local.get 1) (local.get 2) (local.get {out})))
       (if (i32.eqz (local.get {buffer})) (then (return {native})))
       (if (i32.eq (local.get {buffer}) (i32.const -1)) (then (return (i32.const {EFAULT}))))
-      (local.set {cost} (i64.add {gap} (i64.load32_u offset=4 (local.get {buffer}))))
-      (if (i32.eqz (call $charge {at} (local.get {cost}))) (then (return (i32.const {ENOSPC}))))
+      (local.set {length} (i64.load32_u offset=4 (local.get {buffer})))
+      (local.set {cost} (i64.add {gap} (local.get {length})))
+      (if (i32.eqz (call $take {at} (local.get {cost}))) (then
+        (local.set {cost}
+          (call $behind (call $size (local.get 0)) (i64.add {begin} (local.get {length}))))
+        (local.set {length} (i64.const 0))
+        (if (i32.eqz (call $charge {at} (local.get {cost})))
+          (then (return (i32.const {ENOSPC}))))))
       (local.set {errno} {one})
       (if (local.get {errno})
         (then (call $refund {at} (local.get {cost})))
-        (else (call $refund {at} (i64.sub (local.get {cost}) {written}))))
+        (else (if (i64.gt_u (local.get {length}) {written})
+          (then (call $refund {at} (i64.sub (local.get {length}) {written}))))))
       (local.get {errno})"""
 
 
@@ -304,16 +314,19 @@ def _grown(native: str, size: str, errno: int) -> str:
 _LOOSEN = f"(i64.store $ledger (i32.const {USAGE + usage.LOOSENED}) (i64.const 1))"
 
 _COUNTING = f"""
-(func $charge (param $at i32) (param $n i64) (result i32)
+(func $take (param $at i32) (param $n i64) (result i32)
   (local $used i64) (local $most i64)
   (if (i64.eqz (local.get $n)) (then (return (i32.const 1))))
+  (local.set $used (i64.load $ledger (local.get $at)))
+  (local.set $most (i64.load $ledger offset={usage.MOST} (local.get $at)))
+  (if (i64.gt_u (local.get $used) (local.get $most)) (then (return (i32.const 0))))
+  (if (i64.gt_u (local.get $n) (i64.sub (local.get $most) (local.get $used)))
+    (then (return (i32.const 0))))
+  (i64.store $ledger (local.get $at) (i64.add (local.get $used) (local.get $n)))
+  (i32.const 1))
+(func $charge (param $at i32) (param $n i64) (result i32)
   (loop $again
-    (local.set $used (i64.load $ledger (local.get $at)))
-    (local.set $most (i64.load $ledger offset={usage.MOST} (local.get $at)))
-    (if (i64.le_u (local.get $used) (local.get $most)) (then
-      (if (i64.le_u (local.get $n) (i64.sub (local.get $most) (local.get $used))) (then
-        (i64.store $ledger (local.get $at) (i64.add (local.get $used) (local.get $n)))
-        (return (i32.const 1))))))
+    (if (call $take (local.get $at) (local.get $n)) (then (return (i32.const 1))))
     (br_if $again (i32.eq (call $make_room) (i32.const 1))))
   (call $refuse (local.get $at))
   (i32.const 0))
@@ -385,19 +398,23 @@ FILES = f"""(module
   (import "{WASI}" "fd_fdstat_get" (func $fdstat (param i32 i32) (result i32)))
   (import "{WASI}" "fd_tell" (func $tell (param i32 i32) (result i32)))
   (memory (export "memory") 1)
-  (func (export "size") (param i32) (result i64)
+  (func $size (export "size") (param i32) (result i64)
     ;; the length of a regular file (filetype 4); -1 of anything else
     (if (call $filestat (local.get 0) (i32.const 0)) (then (return (i64.const -1))))
     (if (i32.ne (i32.load8_u offset=16 (i32.const 0)) (i32.const 4))
       (then (return (i64.const -1))))
     (i64.load offset=32 (i32.const 0)))
-  (func (export "next") (param i32) (result i64)
-    ;; where the next write begins; 0 of a file that is appended to: nowhere behind its end
-    (if (call $fdstat (local.get 0) (i32.const 0)) (then (return (i64.const 0))))
+  (func $place (export "place") (param i32 i64) (result i64)
+    ;; where a write for that offset begins: at the end of a file that is appended to (fdflags 1),
+    ;; as Linux does it with pwrite, too
+    (if (call $fdstat (local.get 0) (i32.const 0)) (then (return (local.get 1))))
     (if (i32.and (i32.load16_u offset=2 (i32.const 0)) (i32.const 1))
-      (then (return (i64.const 0))))
+      (then (return (call $size (local.get 0)))))
+    (local.get 1))
+  (func (export "next") (param i32) (result i64)
+    ;; where the next write begins
     (if (call $tell (local.get 0) (i32.const 0)) (then (return (i64.const 0))))
-    (i64.load (i32.const 0))))"""
+    (call $place (local.get 0) (i64.load (i32.const 0)))))"""
 """A module that asks about files, with a memory of its own for the answers: the guest's stays as it
 is, also where another thread writes to it at that moment."""
 
@@ -556,7 +573,7 @@ class Switchboard:
         room = FuncType([], [ValType.i32()])
         routing.define_func("host", "make_room", room, self._callback("make_room", room, host))
         files = routing.instantiate(store, files_module).exports(store)
-        for name in ("size", "next"):
+        for name in ("size", "next", "place"):
             routing.define(store, "files", name, files[name])
         self._routes: Any = routing.instantiate(store, routes_module).exports(store)
         table: Any = slot_exports["slots"]

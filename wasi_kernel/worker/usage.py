@@ -9,7 +9,7 @@ the last one stopped, be it after an undo, a trap or a SIGKILL in the middle of 
 What counts:
 
 - `written_bytes`: the bytes by which files grow. Each write counts in full, also one over what is
-  there already; a gap that a write or a new size leaves in a file counts like written bytes (the
+  there already, as long as there is room for that; a gap that a write or a new size leaves in a file counts like written bytes (the
   file's length, not its blocks: tools that copy a sparse file write its zeros). So the sum of the
   lengths of all that the session has made is never more than the count.
 - `created_files`: files, folders and links that were made, less those that were removed.
@@ -60,7 +60,7 @@ REFUSED, MOST = 24, 48
 """... how often the present request was refused more, and the limit itself. All are u64."""
 
 LOOSENED = 72
-"""Set when something may have become free since what is there was measured."""
+"""Set when something may have become free, without anything being counted since the last measure."""
 
 BEGAN = 80
 """When the session began: the file's own change time then, in nanoseconds."""
@@ -106,6 +106,7 @@ class Usage:
         self._page = mmap.mmap(self._fd, mmap.PAGESIZE)
         if not self._get(BEGAN):
             self._set(BEGAN, os.fstat(self._fd).st_ctime_ns)
+        self._measured: dict[str, int] = {}
         self.open_files = _room_for(limits.open_files)
         for name, at in NAMES.items():
             self._set(at + MOST, getattr(limits, name))
@@ -114,8 +115,9 @@ class Usage:
 
     def close(self) -> None:
         """Lets go of the file. A page that is mapped stays so."""
-        self._page.close()
-        os.close(self._fd)
+        if not self._page.closed:
+            self._page.close()
+            os.close(self._fd)
 
     def _get(self, at: int) -> int:
         return int(struct.unpack_from("<Q", self._page, at)[0])
@@ -177,7 +179,7 @@ class Usage:
 
         Called on the guest's thread, in the middle of a call that found too little room.
         """
-        if not self._get(LOOSENED):
+        if not self._get(LOOSENED) and self.counts() == self._measured:
             return False
         self._set(LOOSENED, 0)
         return self.measure()
@@ -187,11 +189,11 @@ class Usage:
         device = os.fstat(self._fd).st_dev
         found = measured(self._folders, self._get(BEGAN), device)
         before = self.counts()
-        if found is None:
-            return False
-        for at, value in zip((WRITTEN, CREATED), found, strict=True):
-            self._set(at, min(self._get(at), value))
-        return self.counts() != before
+        if found is not None:
+            for at, value in zip((WRITTEN, CREATED), found, strict=True):
+                self._set(at, min(self._get(at), value))
+        self._measured = self.counts()
+        return self._measured != before
 
 
 def measured(folders: Iterable[str], since_ns: int, device: int) -> tuple[int, int] | None:
