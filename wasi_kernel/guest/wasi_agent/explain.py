@@ -66,6 +66,13 @@ LIMITS = {
     errno.EMFILE: {"open_files": "as many files are open as may be at a time; close some"},
 }
 
+MEMORY = (
+    "[wasi-kernel] more memory than the limit leaves; limits.memory_bytes in the policy, or "
+    "--memory, raises it, and %wasi limits shows all limits."
+)
+PARSER = "Parser stack overflowed"
+"""How CPython's MemoryError of another kind begins: of a text that is nested too deep."""
+
 CAUSES = (RuntimeError, OSError, AttributeError, ImportError, NotImplementedError)
 
 
@@ -99,6 +106,8 @@ def explanation(
 
     `limits` asks the host what is used of each.
     """
+    if isinstance(error, MemoryError):
+        return None if str(error).startswith(PARSER) else MEMORY
     if not isinstance(error, CAUSES):
         return None
     if isinstance(error, OSError) and (said := _limit_of(error.errno, limits)) is not None:
