@@ -44,6 +44,10 @@ LOOPS = {
         "fd = os.open('/tmp/f', os.O_CREAT | os.O_TRUNC | os.O_WRONLY); data = bytes(65536)",
         "os.write(fd, data)", "os.close(fd)", 500,
     ),
+    "`os.lseek` and `os.write` of 4 KiB": (
+        "fd = os.open('/tmp/f', os.O_CREAT | os.O_TRUNC | os.O_WRONLY); data = bytes(4096)",
+        "os.lseek(fd, 4096 * (_ % 100), 0); os.write(fd, data)", "os.close(fd)", 3000,
+    ),
     "open and close a file that is there": (
         "open('/tmp/f', 'w').close()", "os.close(os.open('/tmp/f', os.O_WRONLY))", "", 2000,
     ),
@@ -66,7 +70,7 @@ open('/tmp/took', 'w').write(str(took))
 """
 
 CALLS = (
-    "path_open", "fd_close", "fd_seek", "fd_pwrite", "fd_filestat_set_size", "fd_allocate",
+    "path_open", "fd_close", "fd_seek", "fd_fdstat_set_flags", "fd_pwrite", "fd_filestat_set_size", "fd_allocate",
     "path_create_directory", "path_symlink", "path_link", "path_unlink_file",
     "path_remove_directory", "path_rename",
 )  # fmt: skip

@@ -380,7 +380,7 @@ def test_whatever_is_done_no_more_is_on_the_disk_than_is_counted(make: Callable,
     rng = random.Random(seed)  # noqa: S311 - a seed, not a secret
     fds: list[int] = []
     for _ in range(1500):
-        what, name = rng.randrange(9), rng.choice("abcdefgh")
+        what, name = rng.randrange(11), rng.choice("abcdefgh")
         fd = rng.choice(fds) if fds else 99
         size = rng.choice([0, 1, 100, 3000, 19_999, 20_001, FAR])
         if what == 0:
@@ -400,6 +400,11 @@ def test_whatever_is_done_no_more_is_on_the_disk_than_is_counted(make: Callable,
             files.on_one("path_unlink_file", name)
         elif what == 6:
             files.on_two(rng.choice(["path_rename", "path_link"]), name, rng.choice("abcdefgh"))
+        elif what == 7:
+            vectors = files.probe.iovecs((16_384, rng.randrange(8000)))
+            files.probe.call("fd_read", fd, *vectors, OUT)
+        elif what == 8:
+            files.probe.call("fd_fdstat_set_flags", fd, rng.choice([0, APPEND]))
         else:
             files.write(fd, rng.randrange(4000))
         assert files.there <= files.written <= 20_000

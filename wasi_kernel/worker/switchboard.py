@@ -14,9 +14,9 @@ Faults of the native WASI that are closed here (wasmtime 49.0.0):
 
 What a session may write and have open is counted here too (usage.py says what counts, and where it
 is kept): before the native call, so that a worker that is killed in the middle has counted too much
-rather than too little; what was not done is taken back after it. The length of a file is not known
-here, nor is it needed as long as each write begins where the last one ended. After a seek, or when
-any file was cut, the next write on an fd asks for it: it could leave a gap.
+rather than too little; what was not done is taken back after it. How long a file is has only to be
+asked when a write could leave a gap: not when it begins where the last one ended, nor in what is
+known to be there; after any file was cut nothing is known.
 """
 
 from __future__ import annotations
@@ -45,16 +45,19 @@ LEDGER_BYTES = 1 << 16
 
 GONE = 2
 
-CHECKED = LEDGER_BYTES
-"""From here on the same memory has a u32 for each of these fds: the cut ("epoch") up to which it is
-known that its next write begins in the file or at its end. 0: that is not known."""
+ROWS, ROW_BYTES = LEDGER_BYTES, 24
+"""From here on the same memory has a row for each of these fds, and one more for any other, about
+what is known of it: [0] the cut ("epoch", u32) since which its position is no longer known to be in
+the file or at its end, if it is not the present one; [4] the same of the two that follow, [8] a
+length that the file has at least, [16] where the position is, -1 if that is not known (u64)."""
 
-USAGE = CHECKED + 4 * LEDGER_BYTES
+USAGE = (ROWS + ROW_BYTES * (LEDGER_BYTES + 1) + 0xFFFF) & ~0xFFFF
 """Where the counts of usage.py are in the same memory."""
 
 LOCALS = {
     "fd_read": "i32 i32 i32", "fd_readdir": "i32 i32 i32", "path_open": "i32 i32",
-    "fd_close": "i32", "fd_renumber": "i32", "fd_seek": "i32", "fd_write": "i32 i32 i64 i64",
+    "fd_close": "i32", "fd_renumber": "i32", "fd_seek": "i32", "fd_fdstat_set_flags": "i32",
+    "fd_write": "i32 i32 i64 i64",
     "fd_pwrite": "i32 i32 i64 i64", "fd_filestat_set_size": "i32 i64 i64", "fd_allocate": "i32 i64 i64",
     **dict.fromkeys(("path_create_directory", "path_symlink", "path_link"), "i32"),
     **dict.fromkeys(("path_unlink_file", "path_remove_directory", "path_rename"), "i32"),
@@ -63,7 +66,7 @@ LOCALS = {
 
 MONOTONIC = 1  # clockid, WASI preview 1
 CREAT, DIRECTORY, EXCL, TRUNC = 1, 2, 4, 8  # oflags, WASI preview 1
-CUR = 1  # whence, WASI preview 1
+SET, END = 0, 2  # whence, WASI preview 1
 EFAULT, EIO, EMFILE, ENOENT, ENOSPC, EPERM = 21, 29, 33, 44, 51, 63  # errno, WASI preview 1
 
 # fds 0 (the door), 1 and 2 (streams) are ours in all of these; other fds are native
@@ -183,7 +186,7 @@ def _opening(native: str) -> str:
         (local.set 10 (i32.load align=1 (local.get 8)))
         (if (i32.and (local.get 4) (i32.const {TRUNC})) (then (call $cut)))
         {_note("(local.get 10)", "(i32.const 1)")}
-        (call $checked (local.get 10) (global.get $epoch))
+        (call $fresh (local.get 10))
         (global.set $open (i32.add (global.get $open) (i32.const 1)))))
       (local.get 9)"""
 
@@ -230,7 +233,7 @@ def _renumbering(native: str) -> str:
       (if (i32.and (i32.eqz (local.get 2)) (i32.ne (local.get 0) (local.get 1))) (then
         (call $off (local.get 0)) (call $off (local.get 1))
         (global.set $open (i32.add (global.get $open) (i32.const 1)))
-        (call $checked (local.get 1) (i32.const 0))
+        (memory.fill $ledger (call $row (local.get 1)) (i32.const 0) (i32.const {ROW_BYTES}))
         {_note("(local.get 1)", "(i32.const 1)")}
         {_note("(local.get 0)", "(i32.const 0)")} {_LOOSEN}))
       (local.get 2)"""
@@ -238,29 +241,45 @@ def _renumbering(native: str) -> str:
 
 def _seeking(native: str) -> str:
     """fd_seek(fd, offset, whence, out), after which a write may leave a gap. Local 4: the errno."""
+    at = "(i64.load align=1 (local.get 3))"
     return f"""(local.set 4 {native})
       (if (i32.eqz (local.get 4)) (then
-        (if (i32.or (i64.ne (local.get 1) (i64.const 0)) (i32.ne (local.get 2) (i32.const {CUR})))
-          (then (call $checked (local.get 0) (i32.const 0))))))
+        (if (i64.eqz (local.get 1))
+          (then
+            (if (i32.eq (local.get 2) (i32.const {END}))
+              (then (call $sized (local.get 0) {at}) (call $moved (local.get 0) {at})))
+            (if (i32.eq (local.get 2) (i32.const {SET}))
+              (then (call $moved (local.get 0) {at}))))
+          (else (call $moved (local.get 0) {at})))))
       (local.get 4)"""
+
+
+def _flagging(native: str) -> str:
+    """fd_fdstat_set_flags(fd, flags), after which the position may be another. Local 2: errno."""
+    return f"""(local.set 2 {native})
+      (memory.fill $ledger (call $row (local.get 0)) (i32.const 0) (i32.const {ROW_BYTES}))
+      (local.get 2)"""
 
 
 def _writing(native: str) -> str:
     """fd_write(fd, iovs, count, out) within the limit. Locals: 4 buffer, 5 errno, 6 length, 7 cost."""
-    return _paid(native, "(call $next (local.get 0))", "(call $gap (local.get 0))", 3, 4)
+    begin, gap = "(call $next (local.get 0))", "(call $gap (local.get 0))"
+    return _paid(native, begin, gap, "$wrote", 3, 4)
 
 
 def _writing_at(native: str) -> str:
     """fd_pwrite(fd, iovs, count, offset, out); the same. Locals: 5 to 8."""
     begin = "(call $place (local.get 0) (local.get 3))"
-    return _paid(native, begin, f"(call $behind (call $size (local.get 0)) {begin})", 4, 5)
+    gap = "(call $gap_at (local.get 0) (local.get 3))"
+    return _paid(native, begin, gap, "$known (local.get 3)", 4, 5)
 
 
-def _paid(native: str, begin: str, gap: str, out: int, first: int) -> str:
+def _paid(native: str, begin: str, gap: str, note: str, out: int, first: int) -> str:
     """A write that begins at `begin` and leaves `gap` bytes before it, if there is room.
 
     All of it counts, also over what is there already; only if there is no room for that, what the
-    file grows by. It is a write of the first buffer that is not empty, as of the native call. `out` is the parameter that says where the
+    file grows by. It is a write of the first buffer that is not empty, as of the native call. `note` is a function
+    that is told what was written, as its last argument. `out` is the parameter that says where the
     number of bytes goes, `first` the first of the four locals.
     """
     buffer, errno, length, cost = range(first, first + 4)
@@ -284,7 +303,8 @@ def _paid(native: str, begin: str, gap: str, out: int, first: int) -> str:
       (if (local.get {errno})
         (then (call $refund {at} (local.get {cost})))
         (else (if (i64.gt_u (local.get {length}) {written})
-          (then (call $refund {at} (i64.sub (local.get {length}) {written}))))))
+          (then (call $refund {at} (i64.sub (local.get {length}) {written}))))
+          (call {note} (local.get 0) {written})))
       (local.get {errno})"""
 
 
@@ -343,26 +363,79 @@ _COUNTING = f"""
   ;; by how much $at lies behind the end of a file; a size of -1 is not known: of no file
   (select (i64.sub (local.get $at) (local.get $size)) (i64.const 0)
           (i64.gt_u (local.get $at) (local.get $size))))
-(func $checked (param $fd i32) (param $epoch i32)
-  (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
-    (i32.store $ledger offset={CHECKED} (i32.shl (local.get $fd) (i32.const 2))
-      (local.get $epoch)))))
+(func $row (param $fd i32) (result i32)
+  (i32.add (i32.const {ROWS}) (i32.mul (i32.const {ROW_BYTES})
+    (select (local.get $fd) (i32.const {LEDGER_BYTES})
+            (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES}))))))
+(func $fresh (param $fd i32)
+  ;; just opened: it is at the beginning
+  (local $row i32)
+  (local.set $row (call $row (local.get $fd)))
+  (i32.store $ledger (local.get $row) (global.get $epoch))
+  (i32.store $ledger offset=4 (local.get $row) (global.get $epoch))
+  (i64.store $ledger offset=8 (local.get $row) (i64.const 0))
+  (i64.store $ledger offset=16 (local.get $row) (i64.const 0)))
+(func $sized (param $fd i32) (param $size i64)
+  ;; so long the file is
+  (local $row i32)
+  (local.set $row (call $row (local.get $fd)))
+  (i32.store $ledger offset=4 (local.get $row) (global.get $epoch))
+  (i64.store $ledger offset=8 (local.get $row) (local.get $size)))
+(func $least (param $fd i32) (result i64)
+  ;; so long it is at least
+  (local $row i32)
+  (local.set $row (call $row (local.get $fd)))
+  (if (i32.ne (i32.load $ledger offset=4 (local.get $row)) (global.get $epoch))
+    (then (call $sized (local.get $fd) (i64.const 0))
+          (i64.store $ledger offset=16 (local.get $row) (i64.const -1))))
+  (i64.load $ledger offset=8 (local.get $row)))
+(func $moved (param $fd i32) (param $at i64)
+  ;; its position is there now
+  (local $row i32)
+  (local.set $row (call $row (local.get $fd)))
+  (i32.store $ledger (local.get $row)
+    (select (global.get $epoch) (i32.const 0)
+            (i64.le_u (local.get $at) (call $least (local.get $fd)))))
+  (i64.store $ledger offset=16 (local.get $row) (local.get $at)))
+(func $known (param $at i64) (param $fd i32) (param $n i64)
+  ;; $n bytes were written at $at
+  (local $end i64)
+  (local.set $end (i64.add (local.get $at) (local.get $n)))
+  (if (i64.le_u (local.get $at) (call $least (local.get $fd))) (then
+    (if (i64.gt_u (local.get $end) (call $least (local.get $fd)))
+      (then (call $sized (local.get $fd) (local.get $end)))))))
+(func $wrote (param $fd i32) (param $n i64)
+  ;; $n bytes were written at the position
+  (local $at i64) (local $row i32)
+  (drop (call $least (local.get $fd)))
+  (local.set $row (call $row (local.get $fd)))
+  (local.set $at (i64.load $ledger offset=16 (local.get $row)))
+  (if (i64.ne (local.get $at) (i64.const -1)) (then
+    (call $known (local.get $at) (local.get $fd) (local.get $n))
+    (i64.store $ledger offset=16 (local.get $row) (i64.add (local.get $at) (local.get $n))))))
+(func $gap_at (param $fd i32) (param $at i64) (result i64)
+  ;; what a write at $at leaves between the file's end and its own beginning
+  (local $size i64)
+  (if (i64.le_u (local.get $at) (call $least (local.get $fd))) (then (return (i64.const 0))))
+  (local.set $size (call $size (local.get $fd)))
+  (if (i64.eq (local.get $size) (i64.const -1)) (then (return (i64.const 0))))
+  (call $sized (local.get $fd) (local.get $size))
+  (call $behind (local.get $size) (call $place (local.get $fd) (local.get $at))))
 (func $cut
   (global.set $epoch (i32.add (global.get $epoch) (i32.const 1)))
   (if (i32.eqz (global.get $epoch)) (then
-    (memory.fill $ledger (i32.const {CHECKED}) (i32.const 0) (i32.const {4 * LEDGER_BYTES}))
+    (memory.fill $ledger (i32.const {ROWS}) (i32.const 0) (i32.const {USAGE - ROWS}))
     (global.set $epoch (i32.const 1))))
   {_LOOSEN})
 (func $gap (param $fd i32) (result i64)
-  ;; what the next write on $fd leaves between the file's end and its own beginning
-  (local $found i64)
-  (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
-    (if (i32.eq (i32.load $ledger offset={CHECKED} (i32.shl (local.get $fd) (i32.const 2)))
-                (global.get $epoch))
-      (then (return (i64.const 0))))))
-  (local.set $found (call $behind (call $size (local.get $fd)) (call $next (local.get $fd))))
+  ;; the same of the next write at the position
+  (local $found i64) (local $row i32)
+  (local.set $row (call $row (local.get $fd)))
+  (if (i32.eq (i32.load $ledger (local.get $row)) (global.get $epoch))
+    (then (return (i64.const 0))))
+  (local.set $found (call $gap_at (local.get $fd) (call $next (local.get $fd))))
   (if (i64.eqz (local.get $found))
-    (then (call $checked (local.get $fd) (global.get $epoch))))
+    (then (i32.store $ledger (local.get $row) (global.get $epoch))))
   (local.get $found))
 (func $off (param $fd i32)
   (if (i32.lt_u (local.get $fd) (i32.const {LEDGER_BYTES})) (then
@@ -426,7 +499,8 @@ def _short_read(native: str) -> str:
     it stands and what it is; 6 is the errno.
     """
     one = native.replace("(local.get 2)", "(i32.const 1)")
-    return f"""(block $skipped (loop $skip
+    return f"""(i64.store $ledger offset=16 (call $row (local.get 0)) (i64.const -1))
+      (block $skipped (loop $skip
         (br_if $skipped (i32.le_u (local.get 2) (i32.const 1)))
         (br_if $skipped (i32.load offset=4 (local.get 1)))
         (local.set 1 (i32.add (local.get 1) (i32.const 8)))
@@ -489,6 +563,7 @@ _SHAPES = {
     "fd_close": _closing,
     "fd_renumber": _renumbering,
     "fd_seek": _seeking,
+    "fd_fdstat_set_flags": _flagging,
     "fd_pwrite": _writing_at,
     "fd_filestat_set_size": _resizing,
     "fd_allocate": _allocating,
