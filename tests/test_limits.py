@@ -262,7 +262,9 @@ REACH: dict[str, tuple[dict[str, Any], str]] = {
     "memory_bytes": ({"memory_bytes": 256 * MIB}, "x = bytearray(300 << 20)"),
     "stack_bytes": ({"stack_bytes": 4 * MIB}, RECURSE),
     "output_bytes": ({"output_bytes": 2000}, "print('x' * 5000)"),
-    "message_bytes": ({"message_bytes": 5000}, "from IPython.display import *\nMarkdown('x' * 9000)"),
+    "message_bytes": (
+        {"message_bytes": 5000}, "from IPython.display import Markdown\nMarkdown('x' * 9000)",
+    ),
     "cell_s": ({"cell_s": 0.3}, "while True: pass"),
     "cell_cpu_s": ({"cell_cpu_s": 0.3}, "while True: pass"),
     "written_bytes": ({"written_bytes": 0}, "open('/tmp/a', 'w', 1).write('x\\n')"),

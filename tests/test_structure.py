@@ -44,6 +44,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
+    ("counting",),
     ("switchboard",),
     ("guest", "dirty"),
     ("prepare", "checkpoints"),

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from wasi_kernel import runtimes
 from wasi_kernel.caches import Cache, default_path
 from wasi_kernel.policy import Policy
-from wasi_kernel.worker import THREAD_STACK_EXTRA, images, prepare, switchboard
+from wasi_kernel.worker import THREAD_STACK_EXTRA, counting, images, prepare, switchboard
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.keeper import Parts
 
@@ -69,12 +69,6 @@ took = time.perf_counter() - start
 open('/tmp/took', 'w').write(str(took))
 """
 
-CALLS = (
-    "path_open", "fd_close", "fd_seek", "fd_fdstat_set_flags", "fd_pwrite", "fd_filestat_set_size", "fd_allocate",
-    "path_create_directory", "path_symlink", "path_link", "path_unlink_file",
-    "path_remove_directory", "path_rename",
-)  # fmt: skip
-
 
 class _Nowhere:
     """A door's other end, where nobody is."""
@@ -94,15 +88,9 @@ class _Nowhere:
 
 def _guest(parts: Parts, *, counted: bool) -> Guest:
     """A guest woken at the base image, wired as always or without counting."""
-    shapes = {k: v for k, v in switchboard._SHAPES.items() if counted or k not in CALLS}
-    standard = {
-        k: v for k, v in switchboard._STANDARD_SHAPES.items() if counted or k != "fd_write"
-    }
+    shapes = {k: v for k, v in switchboard._SHAPES.items() if counted or k not in counting.SHAPES}
     switchboard.wiring.cache_clear()
-    with (
-        mock.patch.dict(switchboard._SHAPES, shapes, clear=True),
-        mock.patch.dict(switchboard._STANDARD_SHAPES, standard, clear=True),
-    ):
+    with mock.patch.dict(switchboard._SHAPES, shapes, clear=True):
         guest = parts.guest(Door(_Nowhere(), output_bytes=1 << 20, message_bytes=1 << 20))
     switchboard.wiring.cache_clear()
     base = parts.base
@@ -137,9 +125,7 @@ def main() -> None:
     samples: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         threading.stack_size(Policy().limits.stack_bytes + THREAD_STACK_EXTRA)
-        thread = threading.Thread(
-            target=_measure, args=(samples, int(sys.argv[2]), Path(scratch))
-        )
+        thread = threading.Thread(target=_measure, args=(samples, int(sys.argv[2]), Path(scratch)))
         thread.start()
         thread.join()
     print(json.dumps(samples))

@@ -197,10 +197,10 @@ async def _run(policy: Policy, program: dict[str, Any]) -> int:
         click.echo(f"wasi-kernel: {session.passed}", err=True)
     found = reply.content.get("user_expressions", {}).get("status", reply.content)
     try:
-        status = int(found["data"]["application/json"]["value"])
-        return TIMED_OUT if passed and status == INTERRUPTED else status
+        ended = int(found["data"]["application/json"]["value"])
     except (KeyError, TypeError, ValueError):
         if passed:
             return TIMED_OUT
         click.echo(f"wasi-kernel: {found.get('ename')}: {found.get('evalue')}", err=True)
         return INTERRUPTED if found.get("ename") == "KeyboardInterrupt" else 1
+    return TIMED_OUT if passed and ended == INTERRUPTED else ended

@@ -84,12 +84,16 @@ def _modules(tb: TracebackType | None) -> list[str]:
     return names
 
 
-def _limit_of(number: int | None, limits: Callable[[], list[dict[str, Any]]]) -> str | None:
+def _limit_of(number: object, limits: Callable[[], list[dict[str, Any]]]) -> str | None:
     """Which limit was reached, for an OSError with this errno; None if none was."""
-    known = LIMITS.get(number or 0)
+    known = LIMITS.get(number) if isinstance(number, int) else None
     if known is None:
         return None
-    for row in limits():
+    try:
+        rows = limits()
+    except (EOFError, OSError):  # of a door that cannot be asked now: the error is shown without
+        return None
+    for row in rows:
         said = known.get(row["limit"])
         if said is not None and row["refused"]:
             return (
@@ -117,6 +121,12 @@ def explanation(
             "[wasi-kernel] this folder is granted read-only, or not at all; /tmp and the home "
             "folder can be written, and %wasi shows all grants."
         )
+    said = _missing(error)
+    return None if said is None else f"[wasi-kernel] {said}."
+
+
+def _missing(error: BaseException) -> str | None:
+    """Which thing that is not there lies behind `error`."""
     said = None
     if isinstance(error, ImportError) and error.name in MISSING:
         said = MISSING[error.name]
@@ -130,4 +140,4 @@ def explanation(
             if any(name == module or name.startswith(module + ".") for name in passed[1:]):
                 said = text
                 break
-    return None if said is None else f"[wasi-kernel] {said}."
+    return said
