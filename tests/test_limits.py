@@ -137,6 +137,25 @@ def test_so_many_files_may_be_open(box):
     assert RAISES.format("open_files", "--open-files") in line
 
 
+def test_a_flood_of_descriptors_leaves_the_worker_its_own():
+    """Its checkpoint is written, and its successor has the same files to stand in for."""
+    code = (
+        "files = []\n"
+        "try:\n"
+        "    while True: files.append(open('/tmp/a', 'a'))\n"
+        "except OSError as e: print(len(files), e.errno)"
+    )
+    with Sandbox() as box:
+        count, number = box.run(code).stdout.split()
+        assert 16 <= int(count) <= Limits().open_files
+        assert number == "33"  # EMFILE, WASI preview 1
+        error = box.run("import os; os._exit(1)").error
+        assert error is not None
+        assert "Variables are as they were before this cell" in error.evalue
+        assert box.run("len(files)").text == count
+        assert box.run("open('/tmp/b', 'w').write('more')").text == "4"
+
+
 def test_user_code_may_handle_it(box):
     code = (
         "made = []\n"
@@ -215,13 +234,19 @@ def test_a_fork_begins_with_its_parents_counts(box):
     assert used(box) == {"growth of files": 600, "files created": 1}
 
 
-def test_a_saved_session_goes_on_with_its_counts(box, tmp_path):
-    assert box.run(FILL).ok
-    box.save(tmp_path / "saved")
-    with Sandbox(Policy(limits=FILES), resume=tmp_path / "saved") as again:
-        data = again.run("w = %wasi limits\nw.to_dict()['written_bytes']['used']")
-        assert data.text == "0"  # what it wrote is not here
-        assert again.run(MORE).ok
+def test_a_saved_session_goes_on_with_its_counts(tmp_path):
+    """With those of what is still there: its own /tmp is not saved."""
+    (tmp_path / "data").mkdir()
+    grant = Grant(str(tmp_path / "data"), "/data", writable=True)
+    policy = Policy(limits=FILES, grants=(grant,))
+    with Sandbox(policy) as box:
+        assert box.run(FILL).ok
+        assert box.run(f"open('/data/a', 'wb').write(bytes({300 * 1024}))").ok
+        box.save(tmp_path / "saved")
+    with Sandbox(policy, resume=tmp_path / "saved") as again:
+        assert not again.run(f"open('/data/b', 'wb', 0).write(bytes({MIB}))").ok
+        assert used(again)["growth of files"] == 300
+        assert again.run(f"open('/data/b', 'wb', 0).write(bytes({MIB - 300 * 1024}))").ok
 
 
 def test_a_writable_grant_counts_too_and_what_was_there_does_not(tmp_path):

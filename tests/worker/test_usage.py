@@ -614,10 +614,21 @@ def test_a_count_is_there_when_the_worker_is_killed_in_the_middle_of_it(tmp_path
 def test_counts_that_were_saved_are_gone_on_from(tmp_path: Path):
     usage = Usage(LIMITS, [], tmp_path / "new")
     assert usage.fresh
-    usage.adopt({"written_bytes": 400, "created_files": 3})
+    began_ns = usage.notes()["began_ns"]
+    usage.adopt({"written_bytes": 400, "created_files": 3, "began_ns": began_ns - 5})
     assert usage.counts() == {"written_bytes": 400, "created_files": 3}
+    assert usage.notes()["began_ns"] == began_ns - 5
     usage.adopt({"written_bytes": 0, "created_files": 0})  # of an undo, say
     assert usage.counts() == {"written_bytes": 400, "created_files": 3}
+    usage.close()
+
+
+def test_no_session_began_later_than_it_did(tmp_path: Path):
+    """What it has changed would not be measured."""
+    usage = Usage(LIMITS, [], tmp_path / "new")
+    began_ns = usage.notes()["began_ns"]
+    usage.adopt({"written_bytes": 400, "began_ns": began_ns + 10**12})
+    assert usage.notes()["began_ns"] == began_ns
     usage.close()
 
 

@@ -281,7 +281,7 @@ class Keeper:
             before = base.notes["cell"]
         notes = {
             **_about(frame, before), **self.guest.notes(), **self.about,
-            "usage": self._parts.usage.counts(),
+            "usage": self._parts.usage.notes(),
         }  # fmt: skip
         if self._unkept is not None:  # what changed is more than this request's doing
             notes["kind"] = "cell"

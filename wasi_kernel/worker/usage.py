@@ -25,7 +25,7 @@ cannot raise the count. What cannot be measured (an unreadable folder, too many 
 back.
 
 A fork begins with its parent's counts, a saved session with those of its saving; both are sessions
-of their own from there on.
+of their own from there on, and what the first one has changed in grants is theirs, too.
 
 Never imports wasmtime.
 """
@@ -156,21 +156,29 @@ class Usage:
             self._set(OPEN + MOST, self.open_files)
 
     def counts(self) -> dict[str, int]:
-        """What a saved session takes with it."""
+        """{limit: its count} of those that are kept."""
         return {"written_bytes": self._get(WRITTEN), "created_files": self._get(CREATED)}
 
-    def adopt(self, counts: Any) -> None:
-        """Goes on from counts that were saved, if nothing was counted before.
+    def notes(self) -> dict[str, int]:
+        """What a saved session takes with it, for `adopt`."""
+        return {**self.counts(), "began_ns": self._get(BEGAN)}
 
-        They come out of a file that anybody may have made: what is no count is left out.
+    def adopt(self, notes: Any) -> None:
+        """Goes on from `notes` that were saved, if nothing was counted before.
+
+        They come out of a file that anybody may have made: what is no count is left out, and the
+        session did not begin later than it did.
         """
-        if not self.fresh or not isinstance(counts, dict):
+        fresh, self.fresh = self.fresh, False
+        if not fresh or not isinstance(notes, dict):
             return
-        self.fresh = False
-        for name in ("written_bytes", "created_files"):
-            value = counts.get(name)
+        for name, at, better in (
+            ("written_bytes", WRITTEN, max), ("created_files", CREATED, max),
+            ("began_ns", BEGAN, min),
+        ):  # fmt: skip
+            value = notes.get(name)
             if type(value) is int and 0 <= value < 1 << 62:
-                self._set(NAMES[name], max(value, self._get(NAMES[name])))
+                self._set(at, better(value, self._get(at)))
 
     def refused(self, name: str) -> int:
         """How often the present request was refused something for this limit."""
