@@ -290,7 +290,8 @@ def test_a_policy_as_data():
         "", " ", "-r x", "--index-url=x", "./x.whl", "x.whl", "/etc/passwd", "a @ file:///x.whl",
         "a @ https://example.org/x.whl", "git+https://example.org/x", "a===1", "a\nb", "a\x00",
         "a --hash=md5:" + "0" * 64, "a --pre", "${HOME}", "a; (" + "(" * 400,
-        "a; python_version ~= 'x'", "a; nothing == 'x'", "a" * (TEXT_CHARACTERS + 1), "a>=1 # c", "a b",
+        "a; python_version ~= 'x'", "a; nothing == 'x'", "a" * (TEXT_CHARACTERS + 1),
+        "a>=1 # c", "a b",
         "\N{CYRILLIC SMALL LETTER A}ttrs",
     ],
 )  # fmt: skip

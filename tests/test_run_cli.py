@@ -134,8 +134,24 @@ def test_a_mistake_is_named(run: Callable, argv: tuple[str, ...], named: bytes):
 
 def test_limits_and_deaths(run: Callable):
     done = run("--cell-seconds", "1", "-c", "while True: pass")
-    assert done.returncode == 130
-    assert b"KeyboardInterrupt" in done.stderr
+    assert done.returncode == 124
+    said = (
+        b"wasi-kernel: TimeLimitExceeded: more than 1 s; limits.cell_s in the policy, or "
+        b"--cell-seconds, raises it\n"
+    )
+    assert done.stderr.endswith(b"KeyboardInterrupt\n" + said)
+    assert b"wasi_agent" not in done.stderr
+    caught = "try:\n    while True: pass\nexcept KeyboardInterrupt: raise SystemExit(7)"
+    done = run("--cell-seconds", "1", "-c", caught)
+    assert (done.returncode, done.stderr) == (7, said)
+    deaf = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    done = run("--cell-cpu-seconds", "0.5", "--grace-seconds", "0.2", "-c", deaf)
+    assert done.returncode == 124
+    assert b"--cell-cpu-seconds, raises it" in done.stderr
+    done = run("--created-files", "3", "-c", "for k in range(9): open(f'/tmp/{k}', 'w')")
+    assert done.returncode == 1
+    assert b"OSError: [Errno 51]" in done.stderr
+    assert b"limits.created_files in the policy, or --created-files, raises it" in done.stderr
     done = run("-c", "import sys; sys.setrecursionlimit(10**9)\ndef f(): f()\nf()")
     assert done.returncode == 1
     assert done.stderr

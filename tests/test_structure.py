@@ -42,7 +42,10 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine"),
-    ("door", "interrupts", "images", "switchboard", "travel"),
+    ("door", "interrupts", "images", "travel"),
+    ("usage",),
+    ("counting",),
+    ("switchboard",),
     ("guest", "dirty"),
     ("prepare", "checkpoints"),
     ("keeper",),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_kernel.filters import bundles, shapes, terminal
-from wasi_kernel.policy import FRONTENDS
+from wasi_kernel.policy import FRONTENDS, raising
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,7 +169,7 @@ class Frontend:
         if before <= self._output_characters:
             self._notes.append(
                 f"the rest of the output is left out: more than {self._output_characters >> 20} "
-                "million characters as it is shown (limits.output_bytes in the policy)"
+                f"million characters as it is shown; {raising('output_bytes')}"
             )
         return False
 

@@ -384,8 +384,11 @@ FORKED_FILES_BYTES = 1 << 30
 
 
 def _leave_files(scratch: Path, folder: Path) -> None:
-    """Copies the session's own files into a fork's folder."""
+    """Copies the session's own files into a fork's folder, and what it has used of its limits."""
     import shutil
+
+    with contextlib.suppress(FileNotFoundError):  # of a session whose guest has not started
+        shutil.copy2(scratch / USAGE, folder / USAGE)
 
     total = sum(
         path.lstat().st_size
@@ -406,13 +409,16 @@ def _bring_files(folder: Path, scratch: Path) -> None:
     """Moves what `_leave_files` left to the place where the session has it."""
     import shutil
 
-    for name in OWN_FILES:
-        if (folder / name).is_dir():
+    for name in (USAGE, *OWN_FILES):
+        if (folder / name).exists():
             shutil.move(folder / name, scratch / name)
 
 
 OWN_FILES = ("tmp", "home")
 """Where in the scratch folder the guest's /tmp and home are."""
+
+USAGE = "usage"
+"""Where in it the counts are of what the session has used of its limits: worker/usage.py's FILE."""
 
 
 def sessions_folder(cache: Path) -> Path:

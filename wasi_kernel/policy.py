@@ -84,6 +84,14 @@ class Limits:
         cell_s: Seconds that one cell may take, waiting for input included; then it is interrupted,
             and after `grace_s` stopped. None: any.
         cell_cpu_s: Seconds of processor time that one cell may take; the same.
+        written_bytes: By how much the session may make files grow, its /tmp, its home and
+            writable grants together; past it, ENOSPC. What it deletes comes back: see
+            worker/usage.py for what counts. As much as a user of JupyterHub on Kubernetes has in
+            all by default (singleuser.storage.capacity, 10Gi).
+        created_files: Files, folders and links that the session may have made and not deleted;
+            past it, ENOSPC. With the usual 4 KiB for the smallest file they take 400 MB.
+        open_files: Files that may be open at a time; past it, EMFILE. Linux gives a process as
+            many by default.
     """
 
     memory_bytes: int = 2048 * MIB
@@ -93,6 +101,9 @@ class Limits:
     grace_s: float = 10.0
     cell_s: float | None = None
     cell_cpu_s: float | None = None
+    written_bytes: int = 10240 * MIB
+    created_files: int = 100_000
+    open_files: int = 1024
 
     def __post_init__(self) -> None:
         PolicyError.raise_all(self._problems())
@@ -106,6 +117,9 @@ class Limits:
             ("grace_s", 0.05, 3600),
             ("cell_s", 0.05, 1e7),
             ("cell_cpu_s", 0.05, 1e7),
+            ("written_bytes", 0, 1 << 60),
+            ("created_files", 0, 1 << 40),
+            ("open_files", 16, 60_000),  # the switchboard's ledger has room for 65536
         ):
             value, whole = getattr(self, name), not name.endswith("_s")
             if value is None and name.startswith("cell_"):
@@ -114,6 +128,20 @@ class Limits:
             if type(value) not in types or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 yield PolicyError(f"limits.{name}", value, f"{kind} from {low} to {high}")
+
+
+LIMIT_OPTIONS = {
+    "memory_bytes": "--memory", "stack_bytes": "--stack", "output_bytes": "--output",
+    "message_bytes": "--message", "cell_s": "--cell-seconds", "cell_cpu_s": "--cell-cpu-seconds",
+    "written_bytes": "--written", "created_files": "--created-files", "open_files": "--open-files",
+    "grace_s": "--grace-seconds",
+}  # fmt: skip
+"""Key of `Limits` -> the option of `install` and `run` that sets it."""
+
+
+def raising(limit: str) -> str:
+    """How to raise a limit, for those who have reached it: to follow "; "."""
+    return f"limits.{limit} in the policy, or {LIMIT_OPTIONS[limit]}, raises it"
 
 
 @dataclass(frozen=True)

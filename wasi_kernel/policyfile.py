@@ -28,7 +28,7 @@ FILE = "policy.toml"
 HEAD = "# What kernels of this kernelspec may reach. See: wasi-kernel install --help\n"
 
 MODES = {"ro": False, "rw": True}
-SIZES = ("memory_bytes", "stack_bytes", "output_bytes", "message_bytes")
+SIZES = ("memory_bytes", "stack_bytes", "output_bytes", "message_bytes", "written_bytes")
 """Keys of `limits` that may have a unit; and `bytes` of `checkpoints`."""
 
 _FORM = "a table, or HOST:GUEST or HOST:GUEST:rw, with an absolute GUEST"

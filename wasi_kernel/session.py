@@ -116,6 +116,7 @@ class Session:
         problem: What has gone wrong with the checkpoints; empty if nothing.
         closed_files: Files that were open in the state that the session began with.
         fork_wanted: The name of a fork that a cell has asked for, or None.
+        passed: Which limit of time the last request has passed, also if it caught the interrupt.
     """
 
     def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
@@ -149,6 +150,7 @@ class Session:
         self.problem = ""
         self.closed_files: tuple[str, ...] = ()
         self.fork_wanted: str | None = None
+        self.passed: GuestLost | None = None
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "progress": self._progressed,
             "unprepared": lambda _frame: self._replace("preparing", "prepare"),
@@ -304,6 +306,7 @@ class Session:
                 self._end_installing()
                 self._current = None
                 current.watch.cancel()
+                self.passed = current.watch.passed
             if current.failure is not None:
                 raise current.failure
             return reply

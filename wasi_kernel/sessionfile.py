@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_kernel import installed
 from wasi_kernel.errors import SessionFileError
 from wasi_kernel.pagelog import PageLog
+from wasi_kernel.policy import raising
 from wasi_kernel.records import PAGE
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ def _check_size(path: Path, manifest: Manifest, memory_bytes: int) -> None:
         raise SessionFileError(
             str(path),
             f"it has {manifest.pages * PAGE >> 20} MiB of memory, the policy allows "
-            f"{memory_bytes >> 20} MiB (limits.memory_bytes)",
+            f"{memory_bytes >> 20} MiB; {raising('memory_bytes')}",
         )
 
 

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel.errors import GuestLost
+from wasi_kernel.policy import raising
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Watch:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.passed: GuestLost | None = None
         if limits.cell_s is not None:
-            what = f"more than {limits.cell_s:g} s (limits.cell_s)"
+            what = f"more than {limits.cell_s:g} s; {raising('cell_s')}"
             self._later("wall", limits.cell_s, self._pass, what)
         if limits.cell_cpu_s is not None:
             self._begin_s = cpu_s()
@@ -55,7 +56,7 @@ class Watch:
     def _look(self, most_s: float) -> None:
         left_s = most_s - (self._cpu_s() - self._begin_s)
         if left_s <= 0:
-            self._pass(f"more than {most_s:g} s of processor time (limits.cell_cpu_s)")
+            self._pass(f"more than {most_s:g} s of processor time; {raising('cell_cpu_s')}")
         else:  # one thread cannot use more than passes
             self._later("cpu", max(left_s, LEAST_S), self._look, most_s)
 

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 import checkpointing
+import counting
 import keeping
 import measures
 import publishing
@@ -28,6 +29,7 @@ import report
 from kernels import own_folders
 
 MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES | publishing.MEASURES
+MEASURES |= counting.MEASURES
 """Name on the command line -> benchmark."""
 
 PACKAGES = ("wasi-kernel", "ipykernel", "ipython", "jupyter_client", "pyzmq", "wasmtime")

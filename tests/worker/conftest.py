@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
     from wasmtime import Engine
 
+    from wasi_kernel.worker.usage import Usage
+
 STACK_BYTES = MIB
 """WebAssembly stack of most tests: the main thread's own must be at least 2 MiB larger."""
 
 WASI_CALLS = {
     "clock_time_get": "i32 i64 i32",
+    "fd_allocate": "i32 i64 i64",
     "fd_close": "i32",
     "fd_fdstat_get": "i32 i32",
     "fd_fdstat_set_flags": "i32 i32",
     "fd_filestat_get": "i32 i32",
+    "fd_filestat_set_size": "i32 i64",
     "fd_pread": "i32 i32 i32 i64 i32",
     "fd_prestat_get": "i32 i32",
     "fd_pwrite": "i32 i32 i32 i64 i32",
@@ -45,7 +49,13 @@ WASI_CALLS = {
     "fd_renumber": "i32 i32",
     "fd_seek": "i32 i64 i32 i32",
     "fd_write": "i32 i32 i32 i32",
+    "path_create_directory": "i32 i32 i32",
+    "path_link": "i32 i32 i32 i32 i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_remove_directory": "i32 i32 i32",
+    "path_rename": "i32 i32 i32 i32 i32 i32",
+    "path_symlink": "i32 i32 i32 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
     "poll_oneoff": "i32 i32 i32 i32",
     "proc_exit": "i32",
 }
@@ -188,6 +198,7 @@ def open_guest(engine: Engine, cache: Cache, kernel: Kernel) -> Iterator[Callabl
         message_bytes: int = MIB,
         limits: Limits | None = None,
         on: Engine = engine,
+        usage: Usage | None = None,
     ) -> Probe:
         door = Door(kernel, output_bytes=output_bytes, message_bytes=message_bytes)
         module = engines.small_module(on, cache, guest_wat() if text is None else text)
@@ -196,6 +207,7 @@ def open_guest(engine: Engine, cache: Cache, kernel: Kernel) -> Iterator[Callabl
             preopens=[Preopen(str(host), path, writable) for host, path, writable in preopens],
             env={"A": "b"}, argv=["guest"],
             limits=Limits(stack_bytes=STACK_BYTES) if limits is None else limits,
+            usage=usage,
         )  # fmt: skip
         opened.append(guest)
         return Probe(guest, kernel)

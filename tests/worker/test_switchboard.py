@@ -60,6 +60,9 @@ class Host:
     def proc_exit(self, status: int) -> None:
         self._note("proc_exit", status)
 
+    def make_room(self) -> int:
+        return self._note("make_room")
+
     def failed(self, error: BaseException) -> None:
         self.failures.append(error)
 
@@ -219,6 +222,14 @@ def routed(
     func = linker.instantiate(store, engines.small_module(engine, cache, faulty)).exports(store)
     linker.define(store, switchboard.WASI, name, func[name])
     linker.define(store, "host", name, func[name])
+    files = """(module (func (export "size") (export "next") (param i32) (result i64) (i64.const 0))
+      (func (export "place") (param i32 i64) (result i64) (local.get 1)))"""
+    files = linker.instantiate(store, engines.small_module(engine, cache, files)).exports(store)
+    for each in ("size", "next", "place"):
+        linker.define(store, "files", each, files[each])
+    room = '(module (func (export "make_room") (result i32) (i32.const 0)))'
+    room = linker.instantiate(store, engines.small_module(engine, cache, room)).exports(store)
+    linker.define(store, "host", "make_room", room["make_room"])
     text = switchboard.routes_wat([(name, sig, len(parameters.split()))])
     routes = linker.instantiate(store, engines.small_module(engine, cache, text)).exports(store)
     return lambda *args: routes[name](store, *args), _Bytes(store, memory)

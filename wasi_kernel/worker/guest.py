@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
 
 from wasi_kernel.errors import GuestLost, InstallationError
+from wasi_kernel.policy import raising
 from wasi_kernel.worker import images
 from wasi_kernel.worker.interrupts import Interrupter
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
+from wasi_kernel.worker.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,7 +59,8 @@ def is_reactor(module: Module) -> bool:
 class _Host:
     """What the switchboard calls: the door, and the ends of a guest."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, usage: Usage) -> None:
+        self._usage = usage
         self.door_read, self.door_write = door.door_read, door.door_write
         self.fdstat_get, self.filestat_get = door.fdstat_get, door.filestat_get
         self.poll_oneoff = door.poll_oneoff
@@ -67,6 +70,10 @@ class _Host:
     def proc_exit(self, status: int) -> None:
         """The switchboard traps when this returns."""
         self.exit_status = status
+
+    def make_room(self) -> int:
+        """1 if there is more room for files than was thought."""
+        return int(self._usage.make_room())
 
     def failed(self, error: BaseException) -> None:
         """A host function failed; the first failure counts."""
@@ -96,13 +103,19 @@ class Guest:
         env: dict[str, str],
         argv: list[str],
         limits: Limits,
+        usage: Usage | None = None,
     ) -> None:
+        """Counts in `usage`, which the caller keeps; without it, in one of its own."""
         self.door = door
         self._limits = limits
-        self._host = _Host(door)
+        preopens = list(preopens)
+        self._owns_usage = usage is None
+        if usage is None:
+            usage = Usage(limits, [p.host_path for p in preopens if p.writable])
+        self._usage = usage
+        self._host = _Host(door, self._usage)
         self._interrupter: Interrupter | None = None
         self._store = Store(engine)
-        preopens = list(preopens)
         self._root_fd = FIRST_FD + len(preopens) - 1
         try:
             wasi = WasiConfig()
@@ -114,9 +127,10 @@ class Guest:
             self._switchboard = Switchboard(engine, cache, self._store, module, self._host)
             self.memory = LinearMemory(self._store, self._switchboard.memory)
             door.attach(self.memory)
+            self._usage.count_at(*self._switchboard.counts())
             self._clock_origin_ns = self._calibrate_clock()
-        except (WasmtimeError, KeyError, UnicodeError) as e:
-            self._store.close()
+        except (WasmtimeError, KeyError, UnicodeError, OSError) as e:
+            self._free()
             reason = (str(e).splitlines() or [repr(e)])[0]
             what = "it lacks " if isinstance(e, KeyError) else ""
             raise InstallationError(f"the guest cannot start: {what}{reason}") from e
@@ -167,7 +181,8 @@ class Guest:
             self.door.adopt(notes["tray"], notes["stream"])
             ahead_ns = notes["clock_ns"] + CLOCK_MARGIN_NS - self.monotonic_ns()
             self._switchboard.clock_offset_ns = ahead_ns
-            self._occupy(notes["fds"])
+            with self._usage.unlimited():
+                self._occupy(notes["fds"])
         except (OSError, ValueError, WasmtimeError, OutOfBoundsError) as e:
             raise InstallationError(f"the image does not fit: {e}") from e
 
@@ -194,6 +209,11 @@ class Guest:
             self._switchboard.call("fd_close", fd)
         self._switchboard.mark_gone(occupied)
         self.memory.write(SCRATCH, kept)
+
+    @property
+    def open_files(self) -> int:
+        """How many files it has open."""
+        return self._switchboard.open_count
 
     # -- interrupts --------------------------------------------------------------------------
 
@@ -253,12 +273,14 @@ class Guest:
             return GuestLost("GuestExited", f"exit status {self._host.exit_status}")
         code = error.trap_code if isinstance(error, Trap) else None
         if code == TrapCode.STACK_OVERFLOW:
-            return GuestLost("StackExhausted", f"more than {self._limits.stack_bytes >> 20} MiB")
+            most = f"more than {self._limits.stack_bytes >> 20} MiB"
+            return GuestLost("StackExhausted", f"{most}; {raising('stack_bytes')}")
         used = self.memory.size()
         if used > MEMORY_NEARLY * self._limits.memory_bytes:
             return GuestLost(
                 "MemoryLimitExceeded",
-                f"{used >> 20} MiB in use of {self._limits.memory_bytes >> 20} MiB",
+                f"{used >> 20} MiB in use of {self._limits.memory_bytes >> 20} MiB; "
+                + raising("memory_bytes"),
             )
         reason = _last_line(str(error))
         if code == TrapCode.UNREACHABLE:
@@ -270,7 +292,12 @@ class Guest:
         if self._interrupter is not None:
             self._interrupter.close()
         self.door.detach()
+        self._free()
+
+    def _free(self) -> None:
         self._store.close()
+        if self._owns_usage:
+            self._usage.close()
 
 
 def _last_line(text: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 MAP_PRIVATE_FIXED = 0x02 | 0x10  # the same numbers on Linux and macOS
+MAP_SHARED_FIXED = 0x01 | 0x10
 MADV_DONTNEED = 4  # Linux: what was written is forgotten, the pages are zero again
 
 
@@ -68,9 +69,22 @@ def map_file(memory: LinearMemory, at: int, length: int, fd: int, offset: int) -
     Raises:
         OSError: It cannot be mapped; memory is as it was.
     """
+    _map(memory, at, length, fd, offset, MAP_PRIVATE_FIXED)
+
+
+def share_page(memory: LinearMemory, at: int, fd: int) -> None:
+    """Maps the first page of a file over memory: what is written there is written to the file.
+
+    Raises:
+        OSError: It cannot be mapped; memory is as it was.
+    """
+    _map(memory, at, mmap.PAGESIZE, fd, 0, MAP_SHARED_FIXED)
+
+
+def _map(memory: LinearMemory, at: int, length: int, fd: int, offset: int, flags: int) -> None:
     address = memory.address(at, length)
     prot = mmap.PROT_READ | mmap.PROT_WRITE
-    if _libc().mmap(address, length, prot, MAP_PRIVATE_FIXED, fd, offset) != address:
+    if _libc().mmap(address, length, prot, flags, fd, offset) != address:
         raise OSError(ctypes.get_errno(), "mmap over linear memory")
 
 

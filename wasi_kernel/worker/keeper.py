@@ -31,6 +31,8 @@ from wasi_kernel.worker.checkpoints import Checkpoints
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
 from wasi_kernel.worker.travel import Travel
+from wasi_kernel.worker.usage import FILE as USAGE_FILE
+from wasi_kernel.worker.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +60,7 @@ class Parts:
 
     Attributes:
         base: The base image and what it works with; None for a command build.
+        usage: What the session has used of its limits on files.
     """
 
     engine: Engine
@@ -68,6 +71,7 @@ class Parts:
     plan: Plan
     preopens: tuple[Preopen, ...]
     base: Base | None
+    usage: Usage
 
     @classmethod
     def load(
@@ -92,7 +96,9 @@ class Parts:
         if plan.image is not None and notes is not None:
             digest = cache.sealed_digest(plan.image)
             base = Base(str(plan.image), digest, notes["bytes"], notes, made_of)
-        return cls(engine, cache, module, policy, runtime, plan, preopens, base)
+        writable = [p.host_path for p in preopens if p.writable]
+        usage = Usage(policy.limits, writable, scratch / USAGE_FILE)
+        return cls(engine, cache, module, policy, runtime, plan, preopens, base, usage)
 
     @property
     def reactor(self) -> bool:
@@ -105,6 +111,7 @@ class Parts:
             self.engine, self.cache, self.module, door, preopens=self.preopens,
             env={**prepare.ENV, **self.policy.env},
             argv=[prepare.ARGV0, "-c", prepare.SERVE], limits=self.policy.limits,
+            usage=self.usage,
         )  # fmt: skip
 
     def info(self) -> dict[str, Any]:
@@ -239,6 +246,7 @@ class Keeper:
             gone = set(state.get("gone", ()))  # of an earlier restore, and told then
             self.stale_fds = [fd for fd in state["fds"] if fd not in gone]
             self.about = {key: str(state.get(key, "")) for key in ("told", "version")}
+            self._parts.usage.adopt(state.get("usage"))
         if notes["interrupts"]:
             self.make_interruptible(prepare.words_of(notes), notes["is_tripped"])
 
@@ -273,7 +281,10 @@ class Keeper:
         before = timeline.cell_of(log[log.head]) if log.head else 0
         if not log.head and base is not None and base.own:
             before = base.notes["cell"]
-        notes = {**_about(frame, before), **self.guest.notes(), **self.about}
+        notes = {
+            **_about(frame, before), **self.guest.notes(), **self.about,
+            "usage": self._parts.usage.notes(),
+        }  # fmt: skip
         if self._unkept is not None:  # what changed is more than this request's doing
             notes["kind"] = "cell"
         try:

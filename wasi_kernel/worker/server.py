@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,8 +20,9 @@ from wasi_kernel import frames, runtimes
 from wasi_kernel.caches import Cache
 from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import Policy
+from wasi_kernel.policy import LIMIT_OPTIONS, Policy, raising
 from wasi_kernel.worker import prepare, travel
+from wasi_kernel.worker import usage as usages
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
@@ -139,6 +141,7 @@ class Server:
         self._asks: dict[str, Any] | None = None
         self._own_turn = self._began_full = False
         self._widgets: Frame | None = None
+        self._began_s = time.monotonic(), time.process_time()
         door.info = self._info
         door.again = self._interrupt_again
         door.holds = self._holds
@@ -317,7 +320,7 @@ class Server:
     def _silence(self, detail: str) -> GuestLost:
         """Why a guest has not answered: it had no memory left to, or it cannot any more."""
         if self._is_full() and not self._began_full:
-            return GuestLost("MemoryLimitExceeded", detail)
+            return GuestLost("MemoryLimitExceeded", f"{detail}; {raising('memory_bytes')}")
         return GuestLost("GuestDesynchronized", detail)
 
     def _is_full(self) -> bool:
@@ -363,6 +366,8 @@ class Server:
         if interrupter is not None:
             interrupter.withdraw()
         self._door.begin(frame)
+        self._parts.usage.begin()
+        self._began_s = time.monotonic(), time.process_time()
         self._began_full = self._is_full()
         with self._changed:
             self._request = frame.request
@@ -399,7 +404,7 @@ class Server:
         elif held.content.get("ename") == "MemoryError":
             self._say(
                 "the memory limit was reached: variables are as they were before this cell; "
-                "limits.memory_bytes in the policy raises it", frame.request,
+                + raising("memory_bytes"), frame.request,
             )  # fmt: skip
         if closed:
             self._say(f"no longer open: {', '.join(closed)}", frame.request)
@@ -512,5 +517,34 @@ class Server:
             "memory_bytes": self._keeper.guest.memory.size(),
             "interrupts": self._interrupter is not None,
             "checkpoints": self._keeper.info(),
+            "limits": self._limits(),
             **self._parts.info(),
         }
+
+    def _limits(self) -> list[dict[str, Any]]:
+        """Of each limit: its key, what is used and allowed of it, and the option that sets it.
+
+        What is used is None where nobody can know; `refused` says how often this request was
+        refused more.
+        """
+        usage, limits = self._parts.usage, self._policy.limits
+        usage.measure()
+        began_s, began_cpu_s = self._began_s
+        used: dict[str, Any] = {
+            "memory_bytes": self._keeper.guest.memory.size(),
+            "output_bytes": self._door.sent_bytes,
+            "message_bytes": self._door.largest_bytes,
+            "cell_s": round(time.monotonic() - began_s, 3),
+            "cell_cpu_s": round(time.process_time() - began_cpu_s, 3),
+            **usage.counts(),
+            "open_files": self._keeper.guest.open_files,
+        }
+        allowed = {"open_files": usage.open_files}
+        return [
+            {
+                "limit": name, "used": used.get(name), "option": option,
+                "allowed": allowed.get(name, getattr(limits, name)),
+                "refused": usage.refused(name) if name in usages.NAMES else 0,
+            }
+            for name, option in LIMIT_OPTIONS.items()
+        ]  # fmt: skip

@@ -11,6 +11,8 @@ Faults of the native WASI that are closed here (wasmtime 49.0.0):
 - `fd_read` of very large buffers fails with ENOMEM (seen at 200 MB): cut to 64 MiB, which WASI
   allows (a read may be short);
 - a guest that closes fd 0, 1 or 2 could be given that number again for a file: refused.
+
+What a session writes and has open is counted on the way: see counting.py.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasmtime import FuncType, Linker, Store, ValType
 
+from wasi_kernel.worker import counting
 from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker.counting import COUNTING, FILES, GONE, LEDGER_BYTES, USAGE, WASI
+from wasi_kernel.worker.memory import LinearMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,15 +35,9 @@ if TYPE_CHECKING:
 
     from wasi_kernel.caches import Cache
 
-WASI = "wasi_snapshot_preview1"
 READ_BYTES = 64 << 20
-LEDGER_BYTES = 1 << 16
-"""The ledger has a byte for each fd below this: 1 if the guest has opened it, or GONE."""
-
-GONE = 2
-
-LOCALS = ("fd_read", "fd_readdir", "path_open", "fd_close", "fd_renumber")
-"""Calls whose code in `routes` needs locals of its own."""
+LOCALS = {"fd_read": "i32 i32 i32", "fd_readdir": "i32 i32 i32", **counting.LOCALS}
+"""Calls whose code in `routes` needs locals of its own, after the parameters."""
 
 MONOTONIC = 1  # clockid, WASI preview 1
 EIO, EPERM = 29, 63  # errno, WASI preview 1
@@ -63,6 +62,7 @@ class Host(Protocol):
     def filestat_get(self, fd: int, out: int) -> int: ...  # noqa: D102
     def poll_oneoff(self, subscriptions: int, out: int, count: int, events: int) -> int: ...  # noqa: D102
     def proc_exit(self, status: int) -> None: ...  # noqa: D102
+    def make_room(self) -> int: ...  # noqa: D102
     def failed(self, error: BaseException) -> None: ...  # noqa: D102
 
 
@@ -100,10 +100,7 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
             imported, body = [ours], host
         elif name in STANDARD_FDS:
             imported.append(ours)
-            if name == "fd_read":
-                body = f"(if {standard} (then (return {host}))) {_short_read()}"
-            else:
-                body = f"(if (result i32) {standard} (then {host}) (else {native}))"
+            body = f"(if {standard} (then (return {host}))) {_shaped(name, native)}"
         elif name in REFUSED_FDS:
             if name == "fd_renumber":
                 standard = f"(i32.or {standard} (i32.lt_u (local.get 1) (i32.const 3)))"
@@ -112,56 +109,31 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         else:
             body = _shaped(name, native)
         imports += imported
-        extra = "(local i32 i32 i32) " if name in LOCALS else ""
+        extra = f"(local {LOCALS[name]}) " if name in LOCALS else ""
         funcs.append(f'(func (export "{name}"){sig} {extra}{body})')
     head = (
+        '(import "host" "make_room" (func $make_room (result i32)))\n'
+        '(import "files" "size" (func $size (param i32) (result i64)))\n'
+        '(import "files" "next" (func $next (param i32) (result i64)))\n'
+        '(import "files" "place" (func $place (param i32 i64) (result i64)))\n'
         '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
-        f'(memory $ledger (export "ledger") {LEDGER_BYTES >> 16})\n'
+        '(global $open (export "open") (mut i32) (i32.const 0))\n'
+        "(global $epoch (mut i32) (i32.const 1))\n"
+        f'(memory $ledger (export "ledger") {(USAGE >> 16) + 1})\n'
     )
-    return "(module " + "\n".join(imports) + head + "\n".join(funcs) + ")"
+    return "(module " + "\n".join([*imports, head, COUNTING, *funcs]) + ")"
 
 
-def _note(fd: str, value: str) -> str:
-    """Writes `value` into the ledger at `fd`, both of them wasm expressions."""
-    return (
-        f"(if (i32.lt_u {fd} (i32.const {LEDGER_BYTES})) (then (i32.store8 $ledger {fd} {value})))"
-    )
-
-
-def _opening(native: str) -> str:
-    """path_open that notes in the ledger which fd it gave. Parameter 8 is where that stands."""
-    noted = _note("(local.get 10)", "(i32.const 1)")
-    return f"""(local.set 9 {native})
-      (if (i32.eqz (local.get 9)) (then
-        (local.set 10 (i32.load align=1 (local.get 8)))
-        {noted}))
-      (local.get 9)"""
-
-
-def _closing(native: str) -> str:
-    """fd_close that takes its fd off the ledger. Local 1 is the errno."""
-    return f"""(local.set 1 {native})
-      (if (i32.eqz (local.get 1)) (then {_note("(local.get 0)", "(i32.const 0)")}))
-      (local.get 1)"""
-
-
-def _renumbering(native: str) -> str:
-    """fd_renumber(from, to) that moves the ledger's entry too. Local 2 is the errno."""
-    return f"""(local.set 2 {native})
-      (if (i32.and (i32.eqz (local.get 2)) (i32.ne (local.get 0) (local.get 1))) (then
-        {_note("(local.get 1)", "(i32.const 1)")}
-        {_note("(local.get 0)", "(i32.const 0)")}))
-      (local.get 2)"""
-
-
-def _short_read() -> str:
+def _short_read(native: str) -> str:
     """fd_read that never asks for more than READ_BYTES at once, in the first buffer with room.
 
     Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the first buffer's length, where
     it stands and what it is; 6 is the errno.
     """
-    return f"""(block $skipped (loop $skip
+    one = native.replace("(local.get 2)", "(i32.const 1)")
+    return f"""(i64.store $ledger offset=16 (call $row (local.get 0)) (i64.const -1))
+      (block $skipped (loop $skip
         (br_if $skipped (i32.le_u (local.get 2) (i32.const 1)))
         (br_if $skipped (i32.load offset=4 (local.get 1)))
         (local.set 1 (i32.add (local.get 1) (i32.const 8)))
@@ -170,13 +142,13 @@ def _short_read() -> str:
       (if (i32.gt_u (local.get 2) (i32.const 1)) (then
         (if (i32.gt_u (i32.load offset=12 (local.get 1)) (i32.const {READ_BYTES}))
           (then (local.set 2 (i32.const 1))))))
-      (if (i32.eqz (local.get 2)) (then (return (call $fd_read {_args(4)}))))
+      (if (i32.eqz (local.get 2)) (then (return {native})))
       (local.set 4 (i32.add (local.get 1) (i32.const 4)))
       (local.set 5 (i32.load (local.get 4)))
       (if (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
-        (then (return (call $fd_read {_args(4)}))))
+        (then (return {native})))
       (i32.store (local.get 4) (i32.const {READ_BYTES}))
-      (local.set 6 (call $fd_read (local.get 0) (local.get 1) (i32.const 1) (local.get 3)))
+      (local.set 6 {one})
       (i32.store (local.get 4) (local.get 5))
       (local.get 6)"""
 
@@ -218,11 +190,10 @@ def _steady_clock(native: str) -> str:
 
 
 _SHAPES = {
+    "fd_read": _short_read,
     "fd_readdir": _clean_readdir,
     "clock_time_get": _steady_clock,
-    "path_open": _opening,
-    "fd_close": _closing,
-    "fd_renumber": _renumbering,
+    **counting.SHAPES,
 }
 
 
@@ -238,11 +209,13 @@ class Wiring(NamedTuple):
         types: The type of each WASI call that the module imports.
         slots: The compiled module of trampolines.
         routes: The compiled module that decides.
+        files: `FILES`, compiled.
     """
 
     types: dict[str, FuncType]
     slots: Module
     routes: Module
+    files: Module
 
 
 @functools.lru_cache(maxsize=4)
@@ -255,7 +228,8 @@ def wiring(engine: Engine, cache: Cache, module: Module) -> Wiring:
     }
     calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
     slots = engines.small_module(engine, cache, slots_wat(calls))
-    return Wiring(types, slots, engines.small_module(engine, cache, routes_wat(calls)))
+    routes = engines.small_module(engine, cache, routes_wat(calls))
+    return Wiring(types, slots, routes, engines.small_module(engine, cache, FILES))
 
 
 class Switchboard:
@@ -269,7 +243,7 @@ class Switchboard:
         self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
     ) -> None:
         self._store = store
-        types, slots_module, routes_module = wiring(engine, cache, module)
+        types, slots_module, routes_module, files_module = wiring(engine, cache, module)
         slots = Linker(engine).instantiate(store, slots_module)
         slot_exports = slots.exports(store)
         linker = Linker(engine)
@@ -289,6 +263,11 @@ class Switchboard:
         for name, t in types.items():
             if name in STANDARD_FDS or name in HOSTED:
                 routing.define_func("host", name, t, self._callback(name, t, host))
+        room = FuncType([], [ValType.i32()])
+        routing.define_func("host", "make_room", room, self._callback("make_room", room, host))
+        files = routing.instantiate(store, files_module).exports(store)
+        for name in ("size", "next", "place"):
+            routing.define(store, "files", name, files[name])
         self._routes: Any = routing.instantiate(store, routes_module).exports(store)
         table: Any = slot_exports["slots"]
         for k, name in enumerate(types):
@@ -329,9 +308,18 @@ class Switchboard:
     def open_fds(self) -> tuple[list[int], list[int]]:
         """The fds that the guest has open, without its preopened folders; those marked as gone."""
         ledger: Any = self._routes["ledger"]
-        data = bytes(ledger.get_buffer_ptr(self._store))
+        data = bytes(ledger.get_buffer_ptr(self._store, LEDGER_BYTES))
         found = [m.start() for m in re.finditer(b"[\x01\x02]", data)]
         return found, [fd for fd in found if data[fd] == GONE]
+
+    @property
+    def open_count(self) -> int:
+        """How many files the guest has open, its preopened folders not counted."""
+        return int(self._routes["open"].value(self._store))
+
+    def counts(self) -> tuple[LinearMemory, int]:
+        """(memory, address) of the page for the counts of usage.py."""
+        return LinearMemory(self._store, self._routes["ledger"]), USAGE
 
     def mark_gone(self, fds: list[int]) -> None:
         """Marks fds that the guest takes for open files, and that are not."""

@@ -102,7 +102,10 @@ class Door:
         """Answers the current request; with an error if the answer is too large to send."""
         data = frames.encode(Frame(kind, content, self.request))
         if len(data) > self.message_bytes:
-            text = f"the reply has {len(data)} bytes, at most {self.message_bytes}"
+            text = (
+                f"the reply has {len(data)} bytes, at most {self.message_bytes}; "
+                "limits.message_bytes in the policy, or --message, raises it"
+            )
             error: dict[str, Any] = {
                 "status": "error", "ename": "MessageTooLarge", "evalue": text, "traceback": [],
                 "execution_count": content.get("execution_count"), "user_expressions": {},
@@ -139,3 +142,7 @@ class Door:
         if frame is None:
             raise EOFError(f"no answer to {kind}")
         return frame
+
+    def limits(self) -> list[dict[str, Any]]:
+        """What is used and allowed of each limit; see the host's worker/server.py."""
+        return list(self.ask("info_request", {}).content["limits"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 # module in whose frames the exception passed -> what to say
@@ -55,6 +57,22 @@ MISSING = {
     ),
 }
 
+# errno -> the limits that may be behind it, and what to say of each
+LIMITS = {
+    errno.ENOSPC: {
+        "written_bytes": "the files of this session have grown by all that they may; delete some",
+        "created_files": "this session has as many files as it may; delete some",
+    },
+    errno.EMFILE: {"open_files": "as many files are open as may be at a time; close some"},
+}
+
+MEMORY = (
+    "[wasi-kernel] more memory than the limit leaves; limits.memory_bytes in the policy, or "
+    "--memory, raises it, and %wasi limits shows all limits."
+)
+PARSER = "Parser stack overflowed"
+"""How CPython's MemoryError of another kind begins: of a text that is nested too deep."""
+
 CAUSES = (RuntimeError, OSError, AttributeError, ImportError, NotImplementedError)
 
 
@@ -66,15 +84,49 @@ def _modules(tb: TracebackType | None) -> list[str]:
     return names
 
 
-def explanation(error: BaseException) -> str | None:
-    """What to say about `error`, or None if the sandbox has nothing to do with it."""
+def _limit_of(number: object, limits: Callable[[], list[dict[str, Any]]]) -> str | None:
+    """Which limit was reached, for an OSError with this errno; None if none was."""
+    known = LIMITS.get(number) if isinstance(number, int) else None
+    if known is None:
+        return None
+    try:
+        rows = limits()
+    except (EOFError, OSError):  # of a door that cannot be asked now: the error is shown without
+        return None
+    for row in rows:
+        said = known.get(row["limit"])
+        if said is not None and row["refused"]:
+            return (
+                f"[wasi-kernel] {said}; limits.{row['limit']} in the policy, or {row['option']}, "
+                f"raises it (now {row['allowed']:,}), and %wasi limits shows all limits."
+            )
+    return None
+
+
+def explanation(
+    error: BaseException, limits: Callable[[], list[dict[str, Any]]] = list
+) -> str | None:
+    """What to say about `error`, or None if the sandbox has nothing to do with it.
+
+    `limits` asks the host what is used of each.
+    """
+    if isinstance(error, MemoryError):
+        return None if str(error).startswith(PARSER) else MEMORY
     if not isinstance(error, CAUSES):
         return None
+    if isinstance(error, OSError) and (said := _limit_of(error.errno, limits)) is not None:
+        return said
     if isinstance(error, PermissionError) and isinstance(error.filename, str):
         return (
             "[wasi-kernel] this folder is granted read-only, or not at all; /tmp and the home "
             "folder can be written, and %wasi shows all grants."
         )
+    said = _missing(error)
+    return None if said is None else f"[wasi-kernel] {said}."
+
+
+def _missing(error: BaseException) -> str | None:
+    """Which thing that is not there lies behind `error`."""
     said = None
     if isinstance(error, ImportError) and error.name in MISSING:
         said = MISSING[error.name]
@@ -88,4 +140,4 @@ def explanation(error: BaseException) -> str | None:
             if any(name == module or name.startswith(module + ".") for name in passed[1:]):
                 said = text
                 break
-    return None if said is None else f"[wasi-kernel] {said}."
+    return said

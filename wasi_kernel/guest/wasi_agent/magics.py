@@ -42,6 +42,20 @@ FRONTENDS = {
     "text": "text and images only",
 }
 
+LIMITS = {
+    "memory_bytes": ("memory", "MemoryError, or the state before the cell comes back"),
+    "stack_bytes": ("stack", "StackExhausted: the state before the cell comes back"),
+    "output_bytes": ("output of this cell", "the rest is dropped, the cell goes on"),
+    "message_bytes": ("largest message of it", "that message is dropped"),
+    "cell_s": ("time of this cell", "TimeLimitExceeded: interrupted, then stopped"),
+    "cell_cpu_s": ("processor time of it", "TimeLimitExceeded: interrupted, then stopped"),
+    "grace_s": ("time to react to that", "stopped: the state before the cell comes back"),
+    "written_bytes": ("growth of files", "OSError: no space left (ENOSPC)"),
+    "created_files": ("files created", "OSError: no space left (ENOSPC)"),
+    "open_files": ("open files", "OSError: too many (EMFILE)"),
+}
+"""Key of each limit -> what it limits, and what happens when it is reached."""
+
 LISTINGS = ("ls", "lf", "lk", "ll", "ldir", "lx")
 
 ALIASES = {
@@ -91,7 +105,18 @@ def mib(count: float) -> str:
     """Bytes, for people."""
     if count >= 1 << 30:
         return f"{count / (1 << 30):,.1f} GiB"
+    if 0 < count < 1 << 20:
+        return f"{count / (1 << 10):,.1f} KiB"
     return f"{count / (1 << 20):,.1f} MiB"
+
+
+def _amount(limit: str, value: float | None) -> str:
+    """What is used or allowed of a limit, for people."""
+    if value is None:
+        return "any" if limit.startswith("cell_") else "-"
+    if limit.endswith("_bytes"):
+        return mib(value)
+    return f"{value:,.1f} s" if limit.endswith("_s") else f"{value:,}"
 
 
 @magics_class
@@ -106,13 +131,17 @@ class WasiMagics(Magics):
         """Show what this sandbox is and what it grants.
 
         ``%wasi`` prints the runtime, the granted folders, the limits and the memory in use,
-        ``%wasi frontend`` what was held back or changed of the outputs of this session, and why.
+        ``%wasi frontend`` what was held back or changed of the outputs of this session, and why,
+        ``%wasi limits`` what is used and allowed of each limit, and what raises it.
         The value can be used: ``w = %wasi`` and ``w.to_dict()``.
         """
-        shown = {"": self._info, "info": self._info, "frontend": self._frontend}.get(line.strip())
+        shown = {
+            "": self._info, "info": self._info, "frontend": self._frontend, "limits": self._limits,
+        }.get(line.strip())  # fmt: skip
         if shown is None:
             raise UsageError(
-                f"%wasi has no subcommand {line.strip()!r}; try %wasi, %wasi frontend or %wasi?"
+                f"%wasi has no subcommand {line.strip()!r}; try %wasi, %wasi frontend, "
+                "%wasi limits or %wasi?"
             )
         return shown()
 
@@ -127,6 +156,15 @@ class WasiMagics(Magics):
         if said.get("mimes"):
             title += f"; {', '.join(said['mimes'])} as they are"
         return Table(title, rows, said, head=True)
+
+    def _limits(self) -> Table:
+        said = self.shell.door.limits()
+        rows = [("limit", "used", "allowed", "when it is reached", "raised by")]
+        for row in said:
+            name, effect = LIMITS[row["limit"]]
+            used, allowed = (_amount(row["limit"], row[key]) for key in ("used", "allowed"))
+            rows.append((name, used, allowed, effect, f"limits.{row['limit']}, {row['option']}"))
+        return Table("Limits", rows, {row["limit"]: row for row in said}, head=True)
 
     def _info(self) -> Table:
         host = self.shell.door.ask("info_request", {}).content
@@ -152,6 +190,7 @@ class WasiMagics(Magics):
             ("memory", f"{mib(host['memory_bytes'])} of {mib(limits.get('memory_bytes', 0))}"),
             ("stack", mib(limits.get("stack_bytes", 0))),
             ("output per cell", mib(limits.get("output_bytes", 0))),
+            ("limits", "%wasi limits shows all of them, what is used, and what raises them"),
         ]
         for text in facts.get("notices", []):
             rows.append(("note", text))

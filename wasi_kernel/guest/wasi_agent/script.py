@@ -13,6 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from wasi_agent.calls import Result
+from wasi_agent.explain import explanation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,7 @@ def run(said: str) -> Result:
     builtins.input, sys.argv = ask, about["argv"]
     sys.path.insert(0, about["path"])
     try:
-        return Result(_ended(lambda: _run(about)))
+        return Result(_ended(lambda: _run(about), door))
     finally:
         sys.path.remove(about["path"])
         sys.stdin, sys.stdout, sys.stderr, builtins.input, sys.argv, main = before
@@ -157,7 +158,7 @@ def _pip(words: list[str]) -> None:
         sys.exit(str(e).replace("%pip", "pip"))
 
 
-def _ended(program: Callable[[], None]) -> int:
+def _ended(program: Callable[[], None], door: Door) -> int:
     """Runs it as `python` does at the top: what it raises, and which status that means."""
     status = 0
     try:
@@ -169,6 +170,9 @@ def _ended(program: Callable[[], None]) -> int:
         status = 130
     except BaseException as e:  # noqa: BLE001 - the program's own
         _print(e)
+        said = explanation(e, door.limits)
+        if said is not None:
+            print(said, file=sys.stderr)
         status = 1
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -192,8 +196,11 @@ def _print(error: BaseException) -> None:
     """The traceback, from the program's first frame on."""
     import traceback
 
+    from wasi_agent.shell import cut_own_frames
+
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__name__") in (__name__, "runpy"):
         tb = tb.tb_next
+    cut_own_frames(tb)
     sys.stdout.flush()
     traceback.print_exception(type(error), error, tb)

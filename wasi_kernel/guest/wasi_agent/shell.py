@@ -259,7 +259,9 @@ class ZMQInteractiveShell(InteractiveShell):
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         stb = list(stb)
-        said = explanation(evalue) if isinstance(evalue, BaseException) else None
+        said = None
+        if isinstance(evalue, BaseException):
+            said = explanation(evalue, self.door.limits)
         if said is not None:
             stb.append(said)
         self.last_error = evalue if isinstance(evalue, BaseException) else None
