@@ -27,6 +27,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     names = {
         "WASI_KERNEL_HISTORY": str(home / "history.sqlite"),
+        "WASI_KERNEL_RUNTIMES": str(home / "runtimes"),
         "JUPYTER_CONFIG_DIR": str(home / "jupyter-config"),
         "JUPYTER_RUNTIME_DIR": str(home / "jupyter-runtime"),
         "IPYTHONDIR": str(home / "ipython"),

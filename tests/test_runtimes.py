@@ -37,7 +37,8 @@ def build(folder: Path, *, library: bool) -> Path:
     folder.mkdir()
     (folder / "python.wasm").write_bytes(WASM)
     if library:
-        (folder / "lib").mkdir()
+        (folder / "lib" / "python3.12").mkdir(parents=True)
+        (folder / "lib" / "python3.12" / "os.py").touch()
     return folder
 
 
@@ -64,8 +65,15 @@ def test_a_folder_without_a_library_carries_it_inside(tmp_path: Path, cache: Cac
 
 
 def test_a_single_file(tmp_path: Path, cache: Cache):
-    path = build(tmp_path / "b", library=True) / "python.wasm"
+    path = build(tmp_path / "b", library=False) / "python.wasm"
+    (path.parent / "lib").mkdir()  # which has nothing of CPython's in it
     assert runtimes.find(str(path), cache) == Runtime("python.wasm", path, ())
+
+
+def test_a_single_file_with_its_library_beside_it(tmp_path: Path, cache: Cache):
+    path = build(tmp_path / "b", library=True) / "python.wasm"
+    library = (path.parent / "lib", "/usr/local/lib")
+    assert runtimes.find(str(path), cache) == Runtime("python.wasm", path, (library,))
 
 
 def test_a_relative_path_and_one_in_the_home(

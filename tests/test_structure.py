@@ -17,14 +17,18 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "records", "folders", "installed", "filters"),
-    ("spawn", "policyfile", "caches", "pagelog", "requirements", "contents", "resolver"),
+    ("errors", "frames", "history", "records", "folders", "installed", "filters", "layouts"),
+    ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
+    ("archives",),
+    ("runtimestore",),
+    ("policyfile",),
     ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("chosen", "resolution"),
     ("launch", "timelimits", "pip"),
     ("session", "sessions", "connection", "packages"),
     ("sandbox", "kernel", "installing"),
+    ("probes",),
     ("doctor",),
     ("cli",),
     ("__main__",),
@@ -56,7 +60,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of worker/, lowest first. They import each other, and the modules of `WORKER_MAY`."""
 
 WORKER_MAY = frozenset({
-    "errors", "frames", "policy", "caches", "runtimes", "environments",
+    "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
     "records", "pagelog", "timeline", "sessionfile",
 })  # fmt: skip
 

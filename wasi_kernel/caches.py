@@ -51,19 +51,26 @@ def default_path() -> Path:
 class Cache:
     """One cache folder, made owner-only if it is not there.
 
+    Args:
+        path: Where it is; default: `default_path`.
+        what: What it is called in an error, when it is another folder that is kept alike.
+        env: The environment variable that names it.
+
     Raises:
         InstallationError: The folder cannot be made, or is not this user's own.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, *, what: str = "cache folder", env: str = ENV
+    ) -> None:
         self.path = path if path is not None else default_path()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own(self.path)
         except OSError as e:
             raise InstallationError(
-                f"the cache folder {self.path} cannot be used: {e.strerror}; "
-                f"name another one with the environment variable {ENV}"
+                f"the {what} {self.path} cannot be used: {e.strerror}; "
+                f"name another one with the environment variable {env}"
             ) from e
 
     def folder(self, *names: str) -> Path:

@@ -48,7 +48,7 @@ def check_directory(f: IO[bytes], filename: str) -> None:
     if at < 0 or len(record) < 22:
         raise WheelError(filename, "it is no zip file")
     if tail[max(0, at - 20) : at].startswith(b"PK\6\7"):
-        raise WheelError(filename, "it is a zip64 file, which no wheel needs to be")
+        raise WheelError(filename, "it is a zip64 file, which only enormous ones need to be")
     count = int.from_bytes(record[10:12], "little")
     directory_bytes = int.from_bytes(record[12:16], "little")
     if count > FILES or directory_bytes > FILES * 256:
@@ -73,7 +73,7 @@ class ZipContents:
                 raise WheelError(filename, f"{shown(raw)} is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise WheelError(filename, f"{shown(raw)} is compressed in an unusual way")
-            _check_name(raw.removesuffix("/"), filename)
+            check_name(raw.removesuffix("/"), filename)
             if raw.endswith("/"):
                 continue
             if raw in self._infos:
@@ -109,7 +109,7 @@ class TreeContents:
                 kind = stat.S_IFMT(state.st_mode)
                 if kind != (stat.S_IFDIR if each in names else stat.S_IFREG):
                     raise WheelError(filename, f"{shown(name)} is a link or a special file")
-                _check_name(name, filename)
+                check_name(name, filename)
                 if each in files:
                     self._sizes[name] = state.st_size
                 if len(self._sizes) > FILES:
@@ -124,8 +124,12 @@ class TreeContents:
         return (self._site / name).open("rb")
 
 
-def _check_name(name: str, filename: str) -> None:
-    """Checks that a name inside a wheel is below where it is put, on any system."""
+def check_name(name: str, filename: str) -> None:
+    """Checks that a name inside an archive is below where it is put, on any system.
+
+    Raises:
+        WheelError: It is not, or is no plain name.
+    """
     parts = name.split("/")
     try:
         long = len(name.encode()) > NAME_BYTES or any(len(p.encode()) > 255 for p in parts)

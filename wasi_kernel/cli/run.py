@@ -68,7 +68,7 @@ def run(
         return prompt(policy)
     preparing.get_packages(policy, quiet=False)
     program = _program(policy, code, module, arguments)
-    return asyncio.run(_run(policy, program))
+    return preparing.with_agent(lambda: asyncio.run(_run(policy, program)), quiet=False)
 
 
 def _policy(kernel: str | None, given: dict[str, Any]) -> Policy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import threading
 import time
@@ -68,6 +69,9 @@ _ = compileall.compile_dir({0!r}, quiet=2, workers=1,
     invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 """
 VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info[:2])'
+
+_NO_LIBRARY = re.compile(r"No module named '?encodings'?")
+"""What every CPython says that does not find its library (Python/pylifecycle.c)."""
 
 IMAGES_KEPT = 6
 IMAGE_FORMAT = "3"
@@ -231,7 +235,7 @@ class Preparation:
                 runtimes.unpack(self._runtime, self._cache)
             path, module = self._module()
             python = self._python(module)
-            dists = environments.closure(python)
+            dists = environments.closure(python, self._cache)
             bundle = environments.bundle(
                 self._cache, python, dists, lambda folder: self._compile_all(module, folder)
             )
@@ -298,7 +302,13 @@ class Preparation:
             guest.door.drain()
             guest.close()
         if status != 0:
-            raise InstallationError(f"{self._runtime.name} does not run: {capture.text()[-2000:]}")
+            said = capture.text()[-2000:]
+            if _NO_LIBRARY.search(said):
+                said = (
+                    f"it does not find its library; put it beside {self._runtime.wasm.name}, as "
+                    "lib/python3.N (or name the folder that has both)"
+                )
+            raise InstallationError(f"{self._runtime.name} does not run: {said}")
         return capture.text()
 
     def _python(self, module: Module) -> str:
@@ -306,6 +316,13 @@ class Preparation:
         words = text.split()
         if len(words) != 2 or words[0] != "python":
             raise InstallationError(f"{self._runtime.name} is no CPython: it said {text[:200]!r}")
+        version = tuple(int(part) for part in words[1].split("."))
+        oldest, newest = runtimes.PYTHONS
+        if not oldest <= version <= newest:
+            known = " to ".join(f"{major}.{minor}" for major, minor in runtimes.PYTHONS)
+            raise InstallationError(
+                f"{self._runtime.name} is CPython {words[1]}; wasi-kernel works with {known}"
+            )
         return words[1]
 
     def _library(self) -> list[Preopen]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wasi_kernel import frames, runtimes
 from wasi_kernel.caches import Cache
-from wasi_kernel.errors import GuestLost, WasiKernelError
+from wasi_kernel.errors import AgentMissingError, GuestLost, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import LIMIT_OPTIONS, Policy, raising
 from wasi_kernel.worker import prepare, travel
@@ -91,6 +91,8 @@ def run(link: Link, control: ControlPort, boot: Frame) -> None:
         raise
     except WasiKernelError as e:
         said = {"ename": type(e).__name__, "detail": str(e), "fatal": True}
+        if isinstance(e, AgentMissingError):
+            said |= {"python": e.python, "reasons": list(e.reasons)}
         link.send_frame(Frame("lost", said))
     except BaseException as e:  # noqa: BLE001 - the thread's edge: forwarded, and logged in full
         import traceback

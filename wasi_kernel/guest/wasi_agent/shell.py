@@ -11,6 +11,7 @@ import base64
 import contextlib
 import inspect
 import io
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -295,8 +296,12 @@ def text_of(error: object) -> str:
 
 def make_shell(door: Door) -> ZMQInteractiveShell:
     """The shell, with `__main__` as its user module."""
+    from IPython.paths import get_ipython_dir
     from traitlets.config import Config
 
+    # Where it is not there, IPython makes it and copies a file into it, with its mode: chmod() is
+    # not implemented in some builds (CPython 3.11 with a libc of 2026: ENOSYS).
+    os.makedirs(os.path.join(get_ipython_dir(), "profile_default", "startup"), exist_ok=True)
     config = Config()
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.banner1 = ""

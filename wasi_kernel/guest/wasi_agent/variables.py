@@ -8,9 +8,9 @@ types are called. What lies deeper than BUDGET objects is not looked at.
 
 from __future__ import annotations
 
+import binascii
 import sys
 import types
-import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,7 @@ class _Fingerprint:
 
     def of(self, value: Any) -> int:
         """The fingerprint of `value`."""
-        return zlib.crc32(self._bytes(value, 0))
+        return binascii.crc32(self._bytes(value, 0))
 
     def _bytes(self, value: Any, depth: int) -> bytes:
         self._left -= 1
@@ -198,11 +198,11 @@ class _Fingerprint:
         if kind is range or kind is slice:
             return self._made([value.start, value.stop, value.step], depth)
         if kind is str:
-            return b"str:%d" % zlib.crc32(value.encode("utf-8", "surrogatepass"))
+            return b"str:%d" % binascii.crc32(value.encode("utf-8", "surrogatepass"))
         if _one_of(kind, PLAIN):
             return f"{kind.__name__}:{value!r}".encode()
         if kind is bytes or kind is bytearray:
-            return b"bytes:%d" % zlib.crc32(value)
+            return b"bytes:%d" % binascii.crc32(value)
         if id(value) in self._seen:
             return b"seen:%d" % self._seen[id(value)]
         self._seen[id(value)] = len(self._seen)
@@ -287,7 +287,7 @@ class _Fingerprint:
                 if value.dtype.hasobject:
                     listed = value.tolist()
                     return self._made([listed], depth)
-                return b"%s%d" % (str(value.dtype).encode(), zlib.crc32(value.tobytes()))
+                return b"%s%d" % (str(value.dtype).encode(), binascii.crc32(value.tobytes()))
             if type(value).__name__ == "DataFrame":
                 columns = [value.iloc[:, k] for k in range(value.shape[1])]
                 inner = [self._array(c.to_numpy(), "numpy", depth) for c in columns]
