@@ -44,7 +44,7 @@ def test_help_of_prepare_names_its_options():
     done = run("prepare", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: wasi-kernel prepare" in done.stdout
-    assert "--runtime PATH" in done.stdout
+    assert "--runtime NAME|PATH" in done.stdout
     assert "--quiet" in done.stdout
 
 
