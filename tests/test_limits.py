@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import tomllib
 from dataclasses import fields, replace
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from wasi_kernel import Grant, Limits, Policy, Sandbox
+from wasi_kernel import Grant, Limits, Policy, Sandbox, policyfile
+from wasi_kernel.cli import policies
 from wasi_kernel.errors import CallError
 from wasi_kernel.policy import LIMIT_OPTIONS, MIB
 
@@ -305,6 +309,21 @@ REACH: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_every_limit_is_here():
     assert set(REACH) == set(LIMIT_OPTIONS) == {f.name for f in fields(Limits)}
+
+
+def test_each_has_its_option_and_its_key_in_a_file():
+    @click.command()
+    @policies.policy_options
+    def show(**given: Any) -> None:
+        click.echo(policyfile.toml(policies.data(given)))
+
+    argv = []
+    for limit, option in LIMIT_OPTIONS.items():
+        argv += [option, "200 MiB" if limit.endswith("_bytes") else "600"]
+    said = CliRunner().invoke(show, argv).output
+    limits = Policy.from_file_data(tomllib.loads(said)).limits
+    for limit in LIMIT_OPTIONS:
+        assert getattr(limits, limit) == (200 * MIB if limit.endswith("_bytes") else 600)
 
 
 @pytest.mark.parametrize("limit", REACH)
