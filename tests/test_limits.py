@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import tomllib
 from dataclasses import fields, replace
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from wasi_kernel import Grant, Limits, Policy, Sandbox
+from wasi_kernel import Grant, Limits, Policy, Sandbox, policyfile
+from wasi_kernel.cli import policies
 from wasi_kernel.errors import CallError
 from wasi_kernel.policy import LIMIT_OPTIONS, MIB
 
@@ -193,13 +197,10 @@ def used(box: Sandbox) -> dict[str, int]:
 FILL = "f = open('/tmp/a', 'wb', buffering=0); f.write(bytes(600 * 1024)); f.close()"
 MORE = "open('/tmp/b', 'wb', buffering=0).write(bytes(600 * 1024))"
 
-RECURSE = "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()"
-"""Uses up the stack of the WebAssembly code, whatever its size."""
-
 DEATHS = {
     "undo": lambda box: box.undo(),
     "exit": lambda box: box.run("os._exit(1)"),
-    "trap": lambda box: box.run(RECURSE),
+    "trap": lambda box: box.run("import os; os.abort()"),
     "kill": lambda box: (os.kill(box._session.worker_pid, signal.SIGKILL), box.run("1")),
     "stop": lambda box: box.run("while True:\n    try:\n        while True: pass\n"
                                 "    except BaseException: pass", deadline_s=0.2),
@@ -209,7 +210,7 @@ DEATHS = {
 
 @pytest.mark.parametrize("end", DEATHS)
 def test_no_end_of_a_guest_ends_its_counting(end):
-    limits = replace(FILES, grace_s=0.2, stack_bytes=4 * MIB)
+    limits = replace(FILES, grace_s=0.2)
     with Sandbox(Policy(limits=limits)) as box:
         assert box.run(FILL).ok
         DEATHS[end](box)
@@ -283,6 +284,9 @@ def test_nothing_of_a_sessions_own_files_stays():
 
 # -- all of them ---------------------------------------------------------------------------------
 
+RECURSE = "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()"
+"""Uses up the stack of the WebAssembly code, whatever its size."""
+
 REACH: dict[str, tuple[dict[str, Any], str]] = {
     "memory_bytes": ({"memory_bytes": 256 * MIB}, "x = bytearray(300 << 20)"),
     "stack_bytes": ({"stack_bytes": 4 * MIB}, RECURSE),
@@ -305,6 +309,21 @@ REACH: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_every_limit_is_here():
     assert set(REACH) == set(LIMIT_OPTIONS) == {f.name for f in fields(Limits)}
+
+
+def test_each_has_its_option_and_its_key_in_a_file():
+    @click.command()
+    @policies.policy_options
+    def show(**given: Any) -> None:
+        click.echo(policyfile.toml(policies.data(given)))
+
+    argv = []
+    for limit, option in LIMIT_OPTIONS.items():
+        argv += [option, "200 MiB" if limit.endswith("_bytes") else "600"]
+    said = CliRunner().invoke(show, argv).output
+    limits = Policy.from_file_data(tomllib.loads(said)).limits
+    for limit in LIMIT_OPTIONS:
+        assert getattr(limits, limit) == (200 * MIB if limit.endswith("_bytes") else 600)
 
 
 @pytest.mark.parametrize("limit", REACH)

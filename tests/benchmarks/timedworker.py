@@ -57,7 +57,7 @@ def _serve(link: Link, boot: Frame) -> None:
     parts = None
     if plan is not None:
         scratch = Path(content["scratch"])
-        parts = TimedParts.load(cache, policy, runtime, plan, content["work"], scratch)
+        parts = TimedParts.load(cache, policy, runtime, plan, content["work"], scratch, None)
     if parts is None:
         link.send_frame(Frame("unprepared", {}))
         return
