@@ -162,6 +162,15 @@ def installed() -> list[Kernelspec]:
     return sorted((spec for spec in found.values() if spec is not None), key=lambda s: s.name)
 
 
+def in_places(given: Sequence[Path]) -> list[Kernelspec]:
+    """All of ours in these folders, also those that others hide."""
+    found: dict[Path, Kernelspec | None] = {}
+    for place in given:
+        with contextlib.suppress(OSError):
+            found |= {folder: _read(folder) for folder in place.iterdir()}
+    return [spec for spec in found.values() if spec is not None]
+
+
 def find(name: str) -> Kernelspec:
     """The one of ours that Jupyter finds under this name.
 

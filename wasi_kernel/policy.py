@@ -223,6 +223,15 @@ class Policy:
         """All grants but that."""
         return tuple(g for g in self.grants if g.guest_path != WORK)
 
+    @property
+    def image_facts(self) -> dict[str, Any]:
+        """What of it a base image depends on beside packages, as JSON-able data."""
+        return {
+            "runtime": self.runtime,
+            "guest_paths": [g.guest_path for g in self.other_grants],
+            "preload": list(self.preload),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
         return asdict(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wasi_kernel import caches, chosen, launch, packages
+from wasi_kernel import caches, chosen, launch, packages, upkeep
 from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def prepare(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
     with tempfile.TemporaryDirectory() as empty:
         grants = tuple(replace(grant, host_path=empty) for grant in policy.grants)
         asyncio.run(_ready(replace(policy, grants=grants), quiet=quiet))
+    upkeep.sweep(caches.default_path())
 
 
 def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:

@@ -69,7 +69,6 @@ _ = compileall.compile_dir({0!r}, quiet=2, workers=1,
 """
 VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info[:2])'
 
-IMAGES_KEPT = 6
 IMAGE_FORMAT = "3"
 """Another one when an image's notes change their meaning: older images are made again."""
 
@@ -185,7 +184,7 @@ def find_plan(
     """The plan for `policy`, if everything that it names is there and to be trusted."""
     path = _plan_path(cache, runtime, policy, packages)
     notes = cache.load(path)
-    if notes is None or not runtime.unpacked:
+    if notes is None or "made_for" not in notes or not runtime.unpacked:
         return None
     image = notes["image"]
     plan = Plan(
@@ -244,13 +243,13 @@ class Preparation:
                 "module": str(path), "bundle": str(bundle), "python": python,
                 "records": environments.records(dists),
                 "image": str(image) if image else None, "runtime": runtime,
+                "packages": None if self._packages is None else str(self._packages),
+                "made_for": {**self._policy.image_facts, "prefix": sys.prefix},
             }  # fmt: skip
             self._cache.store(
                 _plan_path(self._cache, self._runtime, self._policy, self._packages),
                 lambda _new: notes,
             )
-        for name in ("images", "plans"):
-            self._cache.sweep(name, IMAGES_KEPT)
         return plan
 
     def _usable(self, plan: Plan) -> bool:
