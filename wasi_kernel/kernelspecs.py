@@ -206,7 +206,7 @@ def _read(folder: Path) -> Kernelspec | None:
         at = argv.index(MODULE)
         if argv[at - 1] != "-m" or argv[at + 1] != "kernel":
             return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     options = argv[at + 2 :]
     for given in ("-f", WITH_POLICY[0]):

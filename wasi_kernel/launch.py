@@ -202,6 +202,7 @@ def settings(
         PolicyError: One of the policy's own grants must not be given.
         PackagesMissingError: Its packages were not installed yet.
         SessionFileError: The session to begin with cannot be used.
+        InstallationError: There is no place for the session's own files.
         OSError: The session's folder is in use, or is gone.
     """
     cache = caches.default_path()
@@ -224,10 +225,12 @@ def settings(
     try:
         base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
         scratch = OwnFolder(base, _scratch_prefix())
-    except OSError:
+    except OSError as e:
         if kept is not None:
             kept.release()
-        raise
+        raise InstallationError(
+            f"no folder can be made in {base}: {e.strerror}; name another place with TMPDIR"
+        ) from e
     given = Settings(
         policy, cache, shown, scratch, kept, notices, cells, may_fork, begin != FRESH, packages
     )

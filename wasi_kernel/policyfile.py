@@ -38,7 +38,7 @@ _UNITS = {
     "": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6,
     "gb": 10**9,
 }  # fmt: skip
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([a-z]*)\s*", re.IGNORECASE)
 _GRANT = re.compile(r"(?P<host>.+?):(?P<guest>/[^:]*)(?::(?P<mode>[^:/]*))?")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise PolicyFileError(str(path), f"cannot be read: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # no TOML, no UTF-8, a number too long, too deep
         raise PolicyFileError(str(path), f"is not TOML: {e}") from e
 
 

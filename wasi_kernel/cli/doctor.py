@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
-@click.command()
+@click.command(short_help="Check this installation; clean its cache.")
 @as_json
 @click.option("--no-start", is_flag=True, help="Do not start a sandbox.")
 @click.option(

