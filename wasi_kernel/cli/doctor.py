@@ -12,7 +12,6 @@ from wasi_kernel import caches, upkeep
 from wasi_kernel import doctor as checks
 from wasi_kernel.cli.kernelspec import as_json
 from wasi_kernel.errors import WasiKernelError
-from wasi_kernel.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +48,8 @@ def doctor(
         return _clean(as_json=as_json, everything=everything, yes=yes)
     if everything or yes:
         raise click.UsageError("--all and --yes belong to --clean-caches")
+    from wasi_kernel.sandbox import Sandbox
+
     found = checks.examine()
     prepared = any(f.what == "prepared" and f.state == "ok" for f in found)
     if prepared and not no_start:

@@ -1,8 +1,10 @@
-"""What takes long and is done once: packages, the compiled runtime, a base image."""
+"""What takes long and is done once: packages, the compiled runtime, a base image.
+
+Imports what it needs when it is called: a shell that completes a command must not wait for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 from dataclasses import replace
@@ -10,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wasi_kernel import caches, chosen, launch, packages, upkeep
-from wasi_kernel.session import Session
+from wasi_kernel import caches, chosen
 
 if TYPE_CHECKING:
     from wasi_kernel.policy import Policy
@@ -60,6 +61,10 @@ def prepare(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
         PackageError: Its packages cannot be had.
         InstallationError: The runtime cannot be used.
     """
+    import asyncio
+
+    from wasi_kernel import upkeep
+
     get_packages(policy, quiet=quiet, renew=renew)
     with tempfile.TemporaryDirectory() as empty:
         grants = tuple(replace(grant, host_path=empty) for grant in policy.grants)
@@ -72,6 +77,10 @@ def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
     cache = caches.default_path()
     if not policy.packages or (not renew and chosen.read(cache, policy) is not None):
         return
+    import asyncio
+
+    from wasi_kernel import packages
+
     bare = replace(
         policy, packages=(), grants=(), checkpoints=replace(policy.checkpoints, enabled=False)
     )
@@ -89,6 +98,9 @@ def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
 
 async def _ready(policy: Policy, *, quiet: bool) -> str:
     """Starts a guest once; its Python's version."""
+    from wasi_kernel import launch
+    from wasi_kernel.session import Session
+
     display = Display(quiet=quiet)
     guest = Session(launch.settings(policy, None))
     guest.on_status = display.show
