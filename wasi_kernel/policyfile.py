@@ -31,6 +31,20 @@ MODES = {"ro": False, "rw": True}
 SIZES = ("memory_bytes", "stack_bytes", "output_bytes", "message_bytes")
 """Keys of `limits` that may have a unit; and `bytes` of `checkpoints`."""
 
+GRANT_FORM = """\
+A table (`[[grants]]`) with the keys below, or one text: `"HOST:GUEST"`, which is read-only, or
+`"HOST:GUEST:rw"`. Host paths may begin with `~` and contain `${VARIABLE}`; relative ones lie in the
+notebook's folder, which is `.`. They are resolved when a kernel starts.
+"""
+
+FILE_ONLY = {
+    "pass_env": (
+        "list of text", "`[]`", "each: a name of an environment variable",
+        "Variables of the host that the guest gets, if they are set; `env` goes before them.",
+    ),
+}  # fmt: skip
+"""Keys that only files have: {key: (form, default, what is allowed, effect)}, for the reference."""
+
 _FORM = "a table, or HOST:GUEST or HOST:GUEST:rw, with an absolute GUEST"
 _SIZE = "a whole number of bytes, or one with a unit (KiB, MiB, GiB, kB, MB, GB)"
 _NAMES = "names of the host's environment variables"

@@ -18,6 +18,7 @@ from wasi_kernel.cli import offers, preparing
 from wasi_kernel.cli.completion import completion
 from wasi_kernel.cli.doctor import doctor
 from wasi_kernel.cli.kernelspec import install, list_kernelspecs, remove, show
+from wasi_kernel.cli.reference import policy_reference
 from wasi_kernel.cli.run import run
 from wasi_kernel.cli.session import session
 from wasi_kernel.errors import (
@@ -79,7 +80,17 @@ def prepare(
         click.echo(f"Ready ({time.monotonic() - started:.0f} s).")
 
 
-for _command in (install, list_kernelspecs, show, remove, session, run, doctor, completion):
+for _command in (
+    install,
+    list_kernelspecs,
+    show,
+    remove,
+    session,
+    run,
+    doctor,
+    completion,
+    policy_reference,
+):
     command.add_command(_command)
 command.add_command(run, "python")
 

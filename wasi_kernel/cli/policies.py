@@ -30,14 +30,13 @@ CHECKPOINTS = {
 }  # fmt: skip
 """Options that set keys of the policy's `checkpoints`, and which."""
 
-KEYS = {
-    "granted": "grants", "env": "env", "package": "packages", "preload": "preload",
-    "runtime": "runtime", "frontend": "frontend", "frontend_mime": "frontend_mimes",
-    "restart_keeps_state": "restart_keeps_state", "work": "work",
-    **{option: f"limits.{key}" for option, key in LIMITS.items()},
-    **{option: f"checkpoints.{key}" for option, key in CHECKPOINTS.items()},
+OPTION_OF = {
+    "grants": "granted", "packages": "package", "frontend_mimes": "frontend_mime",
+    "pass_env": "env",
+    **{f"limits.{key}": option for option, key in LIMITS.items()},
+    **{f"checkpoints.{key}": option for option, key in CHECKPOINTS.items()},
 }  # fmt: skip
-"""Which key of the policy each option sets; another option sets the key of its own name."""
+"""The option that sets a key of the policy, where it is not called like the key."""
 
 SIZES = ("512MiB", "1GiB", "2GiB", "4GiB")
 SMALL_SIZES = ("1MiB", "32MiB", "128MiB")
@@ -179,6 +178,12 @@ _OPTIONS = (
         "--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...)."
     ),
 )  # fmt: skip
+
+
+def options() -> list[click.Option]:
+    """The options of a policy."""
+    command = policy_options(click.command("none")(lambda **_given: None))
+    return [each for each in command.params if isinstance(each, click.Option)]
 
 
 def policy_options(command: F) -> F:
