@@ -63,13 +63,13 @@ class Reader:
 
     def __init__(self, home: Path) -> None:
         self.cwd, self._home = home, home
-        command = home / ".bin" / "wasi-kernel"
-        command.parent.mkdir(parents=True)
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m wasi_kernel "$@"\n')
-        command.chmod(0o755)
-        (command.parent / "python").symlink_to(sys.executable)
+        commands = home / ".bin"
+        commands.mkdir(parents=True)
+        for name, options in (("python", ""), ("wasi-kernel", "-P -m wasi_kernel")):
+            (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+            (commands / name).chmod(0o755)
         self.env = {
-            **os.environ, "HOME": str(home), "PATH": f"{command.parent}:{os.environ['PATH']}",
+            **os.environ, "HOME": str(home), "PATH": f"{commands}:{os.environ['PATH']}",
             "JUPYTER_DATA_DIR": str(home / ".local/share/jupyter"),
             "JUPYTER_PATH": str(home / "hub/share/jupyter"),
         }  # fmt: skip

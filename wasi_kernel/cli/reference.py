@@ -198,7 +198,7 @@ def _option(key: str) -> str:
     """The option that sets a key, with what follows it; `--set` if it has none of its own."""
     if key.startswith("grants[]"):
         return ""
-    wanted = policies.OPTION_OF.get(key, key)
+    wanted = policies.OPTION_OF.get(key, key.rpartition(".")[2])
     for option in policies.options():
         if option.name == wanted:
             names = " / ".join([*option.opts, *option.secondary_opts])
