@@ -141,6 +141,26 @@ def test_a_full_disk_is_said_and_is_no_success():
     assert (done.returncode, done.stderr) == (1, b"wasi-kernel: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("argv", "where", "blocks"),
+    [(("prepare",), "cache", 100), (("install", "--name", "q", "--prefix", "place"), "place", 0)],
+)
+def test_files_that_cannot_be_written(
+    tmp_path: Path, argv: tuple[str, ...], where: str, blocks: int
+):
+    """As on a full disk: no file may have more than so many blocks; one line names the place."""
+    done = subprocess.run(
+        ["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", sys.executable, "-m", "wasi_kernel",
+         *argv],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "WASI_KERNEL_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / where) in done.stderr.splitlines()[-1]
+    assert "File too large" in done.stderr
+
+
 @pytest.mark.parametrize("argv", [("list",), ("install", "--name", "q"), ("run", "-c", "1")])
 def test_a_folder_that_is_gone(tmp_path: Path, argv: tuple[str, ...]):
     gone = tmp_path / "gone"

@@ -318,11 +318,10 @@ def used_s(path: Path) -> float:
 def _discard(path: Path) -> None:
     """Removes the file, link or folder at `path`, if there is one; a folder goes as a whole."""
     import shutil
-    import tempfile
 
     if path.is_dir() and not path.is_symlink():
-        aside = Path(tempfile.mkdtemp(prefix=NEW, dir=path.parent))
-        path.replace(aside)  # an empty folder may be replaced by another one
+        aside = path.with_name(f"{NEW}{os.urandom(8).hex()}")
+        path.rename(aside)  # a full disk has room for another name
         shutil.rmtree(aside, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -156,8 +156,8 @@ def remove(
                 spared.append((entry, why))
         for name, keep in SCRAPS.items():
             cache.sweep(name, keep)
-        for kind in KINDS:
-            _sweep_half_made(cache, kind)
+        for name in (*KINDS, "runtimes"):
+            _sweep_half_made(cache, name)
     with contextlib.suppress(OSError):
         folders.sweep(cache.folder("sessions"))
     return Cleaned(tuple(removed), tuple(spared))
@@ -241,8 +241,8 @@ def _size(path: Path) -> int:
     return total
 
 
-def _sweep_half_made(cache: Cache, kind: str) -> None:
-    for path in cache.folder(kind).glob(f"{caches.NEW}*"):
+def _sweep_half_made(cache: Cache, name: str) -> None:
+    for path in cache.folder(name).glob(f"{caches.NEW}*"):
         if time.time() - caches.used_s(path) > caches.IN_USE_S:
             with contextlib.suppress(OSError):
                 cache.discard(path)

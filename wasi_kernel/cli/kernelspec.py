@@ -51,13 +51,14 @@ def install(name: str, display_name: str | None, like: str | None, **given: Any)
     kernelspecs.check_name(name, place / name, replace=given["replace"])
     if policy.packages:
         preparing.prepare(policy, quiet=False, renew=True)
-    folder = kernelspecs.install(
-        name,
-        display_name or f"Python (WASI) {name}",
-        place=place,
-        policy=data,
-        replace=given["replace"],
-    )
+    title = display_name or f"Python (WASI) {name}"
+    try:
+        folder = kernelspecs.install(
+            name, title, place=place, policy=data, replace=given["replace"]
+        )
+    except OSError as e:
+        why = f"the kernelspec cannot be written to {place / name}: {e.strerror}"
+        raise click.ClickException(why) from None
     click.echo(f"Installed {folder}")
     for line in _lines(data):
         click.echo(f"    {line}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import environments, frames, runtimes
+from wasi_kernel import caches, environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
@@ -215,9 +215,17 @@ class Preparation:
         """The plan, complete, and remembered.
 
         Raises:
-            InstallationError: The runtime cannot be used; says why.
+            InstallationError: The runtime cannot be used, or there is no room; says why.
         """
+        try:
+            return self._made()
+        except OSError as e:
+            raise InstallationError(
+                f"what a start needs cannot be made in {self._cache.path}: {e.strerror}; make room "
+                f"there, or name another folder with the environment variable {caches.ENV}"
+            ) from e
 
+    def _made(self) -> Plan:
         def waiting() -> None:
             self._progress("waiting for another process that prepares the same", None, None)
 
