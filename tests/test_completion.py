@@ -72,7 +72,7 @@ def bash(env: dict[str, str], tmp_path: Path) -> Callable[..., list[str]]:
         (("remove", "ex"), ["exam-2"]),
         (("prepare", "ex"), ["exam-2"]),
         (("run", "--kernel", "ex"), ["exam-2"]),
-        (("install", "--frontend", "t"), ["trusted", "text"]),
+        (("install", "--frontend", "tr"), ["trusted"]),
         (("run", "--memory", "1"), ["1GiB"]),
         (("run", "--cell-seconds", "6"), ["60", "600"]),
         (("run", "--env", "SOME_V"), ["SOME_VARIABLE"]),

@@ -258,6 +258,10 @@ def test_damaged_entries_go_and_do_not_stop_it(made: Made, tmp_path: Path):
     (made.cache.folder("modules") / "link").symlink_to("/etc/hostname")
     os.mkfifo(made.cache.folder("plans") / "pipe")
     plan = made.file("plans", "nonsense", {"made_for": {"preload": 3}, "module": ["x"]})
+    odd = {**Policy().image_facts, "prefix": "\0"}
+    odd_plan = made.file("plans", "odd", {"made_for": odd, "packages": [], "bundle": "\0"})
+    session = made.cache.folder("sessions", "odd")
+    Base(3, "", 0, {}, {}).store(session)  # type: ignore[arg-type]
     (made.cache.folder("packages") / "note.json").write_text("no JSON")
     (made.cache.folder("packages") / "stray").mkdir()
     (made.cache.folder("bundles") / "file").touch()
@@ -269,7 +273,7 @@ def test_damaged_entries_go_and_do_not_stop_it(made: Made, tmp_path: Path):
         "note.json", "stray", "file",
     }  # fmt: skip
     done = upkeep.remove(made.cache, upkeep.useless)
-    assert {e.path.name for e in done.removed} == damaged | {plan.name}
+    assert {e.path.name for e in done.removed} == damaged | {plan.name, odd_plan.name}
     assert done.spared == ()
     assert all(path.exists() for path in good.values())
     assert Path("/etc/hostname").exists()

@@ -166,7 +166,7 @@ def in_places(given: Sequence[Path]) -> list[Kernelspec]:
     """All of ours in these folders, also those that others hide."""
     found: dict[Path, Kernelspec | None] = {}
     for place in given:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a path with a NUL
             found |= {folder: _read(folder) for folder in place.iterdir()}
     return [spec for spec in found.values() if spec is not None]
 

@@ -281,7 +281,7 @@ def _needs(
     for path in cache.folder("sessions").glob("*"):
         with contextlib.suppress(SessionFileError):
             base = Base.load(path)
-            if not base.own:
+            if not base.own and isinstance(base.image, str):
                 yield Path(base.image), f"session {path.name}"
 
 
@@ -302,7 +302,9 @@ def _needed_by(
     for path, plan in plans.items():
         made_for = dict(plan["made_for"])
         prefix = str(made_for.pop("prefix", ""))
-        if made_for == facts and plan.get("packages") in sets and os.path.isdir(prefix):
+        packages = plan.get("packages")
+        wanted = packages is None or isinstance(packages, str)
+        if wanted and made_for == facts and packages in sets and os.path.isdir(prefix):
             other = newest.get(prefix)
             if other is None or found[other].used_s < found[path].used_s:
                 newest[prefix] = path

@@ -158,7 +158,8 @@ _OPTIONS = (
     ),
     click.option(
         "--frontend", type=click.Choice(FRONTENDS),
-        help="What outputs may do where they are shown: nothing (isolated); nothing, and only "
+        help="What outputs may do where they are shown: nothing, and scripts wait for a click "
+        "(isolated); the same, and scripts run in a frame at once (interactive); nothing, and only "
         "plain text and images are shown (text); whatever they like (trusted).",
     ),
     click.option(
