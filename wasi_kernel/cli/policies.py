@@ -28,11 +28,11 @@ CHECKPOINTS = {
 """Options that set keys of the policy's `checkpoints`, and which."""
 
 OPTION_OF = {
-    "grants": "granted", "packages": "package", "frontend_mimes": "frontend_mime",
+    "grants": "granted", "packages": "package requirements", "pip": "pip pip_names", "frontend_mimes": "frontend_mime",
     "pass_env": "env",
     **{f"checkpoints.{key}": option for option, key in CHECKPOINTS.items()},
 }  # fmt: skip
-"""The option that sets a key of the policy, where it is not called like the key's last part."""
+"""The options that set a key of the policy, where they are not called like the key's last part."""
 
 SIZES = ("512MiB", "1GiB", "2GiB", "4GiB")
 SMALL_SIZES = ("1MiB", "32MiB", "128MiB")

@@ -198,13 +198,14 @@ def _option(key: str) -> str:
     """The option that sets a key, with what follows it; `--set` if it has none of its own."""
     if key.startswith("grants[]"):
         return ""
-    wanted = policies.OPTION_OF.get(key, key.rpartition(".")[2])
+    wanted = policies.OPTION_OF.get(key, key.rpartition(".")[2]).split()
+    found = []
     for option in policies.options():
-        if option.name == wanted:
+        if option.name in wanted:
             names = " / ".join([*option.opts, *option.secondary_opts])
             value = "" if option.is_flag else f" {option.make_metavar(click.Context(_none))}"
-            return f"{names}{value}"
-    return f"--set {key}=VALUE"
+            found.append(f"{names}{value}")
+    return "`, `".join(found) or f"--set {key}=VALUE"
 
 
 _none = click.Command("none")
