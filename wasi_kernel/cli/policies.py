@@ -32,7 +32,7 @@ OPTION_OF = {
     "pass_env": "env",
     **{f"checkpoints.{key}": option for option, key in CHECKPOINTS.items()},
 }  # fmt: skip
-"""The options that set a key of the policy, where they are not called like the key's last part."""
+"""The options that set a key, where they are not called like the key's last part."""
 
 SIZES = ("512MiB", "1GiB", "2GiB", "4GiB")
 SMALL_SIZES = ("1MiB", "32MiB", "128MiB")
