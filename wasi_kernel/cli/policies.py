@@ -28,7 +28,8 @@ CHECKPOINTS = {
 """Options that set keys of the policy's `checkpoints`, and which."""
 
 OPTION_OF = {
-    "grants": "granted", "packages": "package requirements", "pip": "pip pip_names", "frontend_mimes": "frontend_mime",
+    "grants": "granted", "packages": "package requirements", "pip": "pip pip_names",
+    "frontend_mimes": "frontend_mime",
     "pass_env": "env",
     **{f"checkpoints.{key}": option for option, key in CHECKPOINTS.items()},
 }  # fmt: skip
