@@ -134,6 +134,9 @@ class Guest:
             reason = (str(e).splitlines() or [repr(e)])[0]
             what = "it lacks " if isinstance(e, KeyError) else ""
             raise InstallationError(f"the guest cannot start: {what}{reason}") from e
+        except OutOfBoundsError as e:
+            self._store.close()
+            raise InstallationError("the guest cannot start: its memory is too small") from e
         door.monotonic_ns = self.monotonic_ns
 
     # -- clocks ------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         '(import "files" "size" (func $size (param i32) (result i64)))\n'
         '(import "files" "next" (func $next (param i32) (result i64)))\n'
         '(import "files" "place" (func $place (param i32 i64) (result i64)))\n'
-        '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
+        '(import "guest" "memory" (memory 0)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
         '(global $open (export "open") (mut i32) (i32.const 0))\n'
         "(global $epoch (mut i32) (i32.const 1))\n"
