@@ -45,7 +45,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine"),
+    ("memory", "link", "engine", "natives"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),
