@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wasmtime import Linker, Store
+from wasmtime import Linker, Store, Trap
 
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker import natives
@@ -194,6 +194,19 @@ def test_a_call_with_no_buffers_is_the_natives_to_answer(engine: Engine, cache: 
     memory.put(256, b"\xff" * 4)
     assert call(*arguments(name, 2 * WASM_PAGE, 0)) == 28
     assert memory[256:260] == b"\0" * 4
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_buffers_that_begin_at_the_end_of_32_bits_are_not_looked_for_at_0(
+    engine: Engine, cache: Cache, name: str
+):
+    """The length was looked for there, cut, and never put back. Found by tests/fuzz."""
+    call, memory = closed(engine, cache, name, CALLS[name], "unreachable")
+    memory.put(0, b"\xee" * 64)
+    for iovs in range(2**32 - 8, 2**32):
+        with pytest.raises(Trap):
+            call(*arguments(name, iovs, 1))
+    assert memory[0:64] == b"\xee" * 64
 
 
 # -- renaming ------------------------------------------------------------------------------------

@@ -35,13 +35,14 @@ def args(n: int) -> str:
 def _cut(name: str) -> str:
     """A read or a write of at most CUT_BYTES, of the first buffer that is not empty.
 
-    Parameters: 0 fd, 1 iovs, 2 count, and what `name` has behind them. Locals: where the buffer's
-    length stands, the length, the errno. The guest's own length is put back.
+    Parameters: 0 fd, 1 iovs, 2 count, and what `name` has behind them. Locals: the buffer's
+    length, the errno. The guest's own length is put back. An address that leaves 32 bits must not
+    come back at 0: hence offset=4, which WebAssembly adds without wrapping.
     """
     n = 4 if name in {"fd_read", "fd_write"} else 5
-    length_at, length, errno = n, n + 1, n + 2
+    length, errno = n, n + 1
     one = f"(call ${name} {args(n)})".replace("(local.get 2)", "(i32.const 1)")
-    return f"""(local i32 i32 i32)
+    return f"""(local i32 i32)
       (block $found (loop $skip
         (br_if $found (i32.le_u (local.get 2) (i32.const 1)))
         (br_if $found (i32.load offset=4 align=1 (local.get 1)))
@@ -49,13 +50,12 @@ def _cut(name: str) -> str:
         (local.set 2 (i32.sub (local.get 2) (i32.const 1)))
         (br $skip)))
       (if (i32.eqz (local.get 2)) (then (return (call ${name} {args(n)}))))
-      (local.set {length_at} (i32.add (local.get 1) (i32.const 4)))
-      (local.set {length} (i32.load align=1 (local.get {length_at})))
+      (local.set {length} (i32.load offset=4 align=1 (local.get 1)))
       (if (i32.le_u (local.get {length}) (i32.const {CUT_BYTES}))
         (then (return (call ${name} {args(n)}))))
-      (i32.store align=1 (local.get {length_at}) (i32.const {CUT_BYTES}))
+      (i32.store offset=4 align=1 (local.get 1) (i32.const {CUT_BYTES}))
       (local.set {errno} {one})
-      (i32.store align=1 (local.get {length_at}) (local.get {length}))
+      (i32.store offset=4 align=1 (local.get 1) (local.get {length}))
       (local.get {errno})"""
 
 
