@@ -86,7 +86,7 @@ FILLS = {
 
 INTO_BUFFERS = {"fd_read": True, "fd_pread": True, "sock_recv": True, "fd_write": False,
                 "fd_pwrite": False}  # fmt: skip
-"""{function: is its first buffer with room filled?} Parameter 1 points to buffers, 2 counts them."""
+"""{function whose parameters 1 and 2 are buffers and their count: is the first one filled?}"""
 
 NAMES = (
     b"a", b"b", b"dir", b"dir/", b"dir/c", b"link", b"link/", b"link/secret", b"up", b"up/x",
