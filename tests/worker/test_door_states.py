@@ -149,15 +149,21 @@ class DoorMachine(RuleBasedStateMachine):
         self.say_anything(self.answer, 7)
 
     @precondition(lambda self: self.request and not self.answered and not self.ended)
-    @rule(kind=st.sampled_from(sorted(QUESTIONS)))
-    def ask_and_give_up(self, kind: str) -> None:
-        """A question whose answer, which may yet come, is not waited for after all."""
+    @rule(kinds=st.permutations(sorted(QUESTIONS)), late=st.booleans())
+    def ask_and_give_up(self, kinds: list[str], late: bool) -> None:
+        """A question that is not waited for after all; its answer may come before another one's."""
+        kind, other = kinds
         if self.inbound:
             self.read(5000)
         self.say_anything(kind, 7)
         self.interrupt()
         self.read(16)
         self.forget_interrupts()
+        if late:
+            self.answers(QUESTIONS[kind], "late")
+            self.say_anything(other, 7)
+            self.answers(QUESTIONS[other], "in time")
+            self.read(5000)
 
     def _asks(self, kind: str, frame: Frame, size: int) -> None:
         self.awaited, self.given_up = QUESTIONS[kind], False
