@@ -152,7 +152,7 @@ class DoorMachine(RuleBasedStateMachine):
     @rule(kinds=st.permutations(sorted(QUESTIONS)), late=st.booleans())
     def ask_and_give_up(self, kinds: list[str], late: bool) -> None:
         """A question that is not waited for after all; its answer may come before another one's."""
-        kind, other = kinds
+        kind, other, *_ = kinds
         if self.inbound:
             self.read(5000)
         self.say_anything(kind, 7)

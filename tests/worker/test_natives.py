@@ -6,12 +6,14 @@ on this platform and with this version of wasmtime too.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from wasmtime import Linker, Store, Trap
 
+from wasi_kernel.errors import InstallationError
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker import natives
 from wasi_kernel.worker.memory import WASM_PAGE
@@ -350,6 +352,24 @@ def test_200_mib_go_in_several_calls(
         assert 0 < probe.u32(probe.OUT) <= CUT_BYTES
     else:
         assert probe.u32(probe.OUT) == (tmp_path / "big").stat().st_size == CUT_BYTES
+
+
+def test_a_module_that_imports_a_tag_is_refused(open_guest: Callable, wat: Callable):
+    """GHSA-cfhf-m2cr-62wj: no host gives a tag, so none can have the wrong type."""
+    text = wat().replace("(module ", '(module (import "env" "thrown" (tag (param i32))) ', 1)
+    with pytest.raises(InstallationError, match="env::thrown"):
+        open_guest(text)
+
+
+def test_a_file_from_before_1970_is_looked_at(open_guest: Callable, wat: Callable, tmp_path: Path):
+    """GHSA-mr2v-56j5-cmfc is about preview 3, where such a time ended the process."""
+    (tmp_path / "old").touch()
+    os.utime(tmp_path / "old", (-(10**9), -(10**9)))
+    probe = open_guest(
+        wat(calls=("clock_time_get", "path_filestat_get")), preopens=[(tmp_path, "/d", False)]
+    )
+    probe.memory.write(512, b"old")
+    assert 0 <= probe.call("path_filestat_get", DIRECTORY, 0, 512, 3, 1024) <= 76
 
 
 def test_folders_are_renamed_with_and_without_slashes(
