@@ -329,6 +329,18 @@ def test_a_module_that_is_no_wasi_program_is_an_installation_error(open_guest: C
         open_guest(text)
 
 
+@pytest.mark.parametrize(
+    "body", ["unreachable", "(drop (call $fd_write {}))", "(call $proc_exit (i32.const 0))"]
+)
+def test_a_module_that_acts_before_it_is_wired_is_an_installation_error(
+    open_guest: Callable, wat: Callable, body: str
+):
+    """Its start function: no WASI call leads anywhere yet."""
+    body = body.format("(i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0)")
+    with pytest.raises(InstallationError, match="cannot start"):
+        open_guest(wat(f"(func $begin {body}) (start $begin)"))
+
+
 def test_a_guest_can_be_closed_twice(open_guest: Callable):
     probe = open_guest()
     probe.guest.close()

@@ -133,13 +133,14 @@ class Guest:
             door.attach(self.memory)
             self._usage.count_at(*self._switchboard.counts())
             self._clock_origin_ns = self._calibrate_clock()
-        except (WasmtimeError, KeyError, UnicodeError, OSError) as e:
+        except (WasmtimeError, Trap, KeyError, UnicodeError, OSError) as e:
             self._free()
-            reason = (str(e).splitlines() or [repr(e)])[0]
+            lines = str(e).splitlines() or [repr(e)]
+            reason = lines[-1].strip() if isinstance(e, Trap) else lines[0]
             what = "it lacks " if isinstance(e, KeyError) else ""
             raise InstallationError(f"the guest cannot start: {what}{reason}") from e
         except OutOfBoundsError as e:
-            self._store.close()
+            self._free()
             raise InstallationError("the guest cannot start: its memory is too small") from e
         door.monotonic_ns = self.monotonic_ns
 
