@@ -18,7 +18,14 @@ ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        "errors", "frames", "history", "records", "folders", "installed", "filters", "layouts",
+        "errors",
+        "frames",
+        "history",
+        "records",
+        "folders",
+        "installed",
+        "filters",
+        "layouts",
         "advisories",
     ),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
