@@ -55,7 +55,8 @@ def test_for_people(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 0
     assert "ok       wasmtime: " in done.stdout
-    assert "guest" not in done.stdout
+    assert "advisories of wasmtime " in done.stdout
+    assert "  guest: " not in done.stdout
 
 
 def test_a_cache_that_is_empty_is_no_problem_and_stays_so(doctor: Doctor, tmp_path: Path):

@@ -6,7 +6,9 @@ Never imports wasmtime or anything of Jupyter but its paths.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -14,7 +16,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasi_kernel import caches, grants, kernelspecs, policyfile, probes, runtimes, runtimestore
+from wasi_kernel import (
+    advisories,
+    caches,
+    grants,
+    kernelspecs,
+    policyfile,
+    probes,
+    runtimes,
+    runtimestore,
+)
 from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
 
@@ -67,6 +78,26 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(name, "problem", "not installed", f"pip install {name}")
+
+
+def advisories_of(version: str, machine: str) -> Iterator[Finding]:
+    """What is known against this version of wasmtime, and each advisory that is open here."""
+    found = advisories.known(version, machine)
+    count = {s: sum(a.state == s for a in found) for s in ("closed", "unreachable", "open")}
+    yield Finding(
+        f"advisories of wasmtime {version}", "note" if count["open"] else "ok",
+        f"{len(found)} known on {advisories.CHECKED}: {count['closed']} closed here, "
+        f"{count['unreachable']} out of a guest's reach, {count['open']} open",
+    )  # fmt: skip
+    for a in found:
+        if a.state == "open":
+            advice = f"fixed in wasmtime {a.fixed}: install it as soon as the runtime allows it"
+            yield Finding(a.ident, "note", f"{a.title}; {a.why}", advice)
+
+
+def _advisories() -> Iterator[Finding]:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        yield from advisories_of(metadata.version("wasmtime"), platform.machine())
 
 
 def _cache() -> Iterator[Finding]:
@@ -177,7 +208,7 @@ def started(box: Sandbox) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _versions, _runtime, _cache, _kernelspecs, _platform,
+    _python, _versions, _advisories, _runtime, _cache, _kernelspecs, _platform,
 )  # fmt: skip
 
 

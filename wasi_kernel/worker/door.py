@@ -40,6 +40,10 @@ TRAY_MARK = struct.pack("<II", 0, TRAY)
 PIECE_BYTES = 1 << 20
 """The most text that one stream frame carries."""
 
+WRITE_BYTES = 16 << 20
+"""The most text that one fd_write takes: the worker holds no more of it at once. The rest is the
+guest's to write again, as WASI has it."""
+
 INTERVAL_S, LINE_S = 0.05, 0.01
 MAX_IOVECS = 1024
 MAX_SUBSCRIPTIONS = 4096
@@ -265,15 +269,14 @@ class Door:
                 return self._too_large(memory, total, out)
             if total > memory.size():
                 return EINVAL
-            pieces = [memory.read(at, n) for at, n in zip(vectors[::2], vectors[1::2], strict=True)]
-            data = pieces[0] if count == 1 else b"".join(pieces)
+            data = _gathered(memory, vectors, total if fd == 0 else WRITE_BYTES)
             with self._lock:
                 if fd != 0:
                     self._drain()
                     self._text("stdout" if fd == 1 else "stderr", data)
                 elif not self._from_guest(memory, data):
                     return EINVAL
-            memory.u32(out).value = total
+            memory.u32(out).value = len(data)
         except OutOfBoundsError:
             return EFAULT
         return SUCCESS
@@ -483,3 +486,13 @@ class Door:
             now = time.time_ns() if clock == 0 else self.monotonic_ns()
             timeout = max(0, timeout - now)
         return timeout / 1e9
+
+
+def _gathered(memory: LinearMemory, vectors: tuple[int, ...], most: int) -> bytes:
+    """The first `most` bytes of buffers that are given as address, length, address, ..."""
+    pieces = []
+    for at, length in zip(vectors[::2], vectors[1::2], strict=True):
+        memory.address(at, length)
+        pieces.append(memory.read(at, min(length, most)))
+        most -= len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
