@@ -98,6 +98,91 @@ def test_a_cache_that_cannot_be_made_ends_with_1_and_one_line(tmp_path: Path):
     assert str(tmp_path / "file") in line
 
 
+def test_preparing_for_a_policy_file(tmp_path: Path):
+    (tmp_path / "a.toml").write_text("frontend = 'open'")
+    done = run("prepare", "--policy", str(tmp_path / "a.toml"))
+    assert done.returncode == 2
+    assert "a.toml: frontend = 'open'" in done.stderr
+    assert run("prepare", "python-wasi", "--policy", str(tmp_path / "a.toml")).returncode == 2
+
+
+SHOWING = [("list",), ("--help",), ("doctor", "--no-start"), ("install", "--help")]
+
+
+@pytest.mark.parametrize("argv", SHOWING)
+def test_nobody_reads_on(argv: tuple[str, ...]):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "wasi_kernel", *argv], stdout=writer, stderr=subprocess.PIPE,
+        check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("argv", SHOWING)
+def test_output_is_closed(argv: tuple[str, ...]):
+    script = 'exec "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "wasi_kernel", *argv],
+        stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that Linux has")
+def test_a_full_disk_is_said_and_is_no_success():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wasi_kernel", "list"], stdout=full, stderr=subprocess.PIPE,
+            check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"wasi-kernel: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "where", "blocks"),
+    [(("prepare",), "cache", 100), (("install", "--name", "q", "--prefix", "place"), "place", 0)],
+)
+def test_files_that_cannot_be_written(
+    tmp_path: Path, argv: tuple[str, ...], where: str, blocks: int
+):
+    """As on a full disk: no file may have more than so many blocks; one line names the place."""
+    done = subprocess.run(
+        ["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", sys.executable, "-m", "wasi_kernel",
+         *argv],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "WASI_KERNEL_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / where) in done.stderr.splitlines()[-1]
+    assert "File too large" in done.stderr
+
+
+@pytest.mark.parametrize("argv", [("list",), ("install", "--name", "q"), ("run", "-c", "1")])
+def test_a_folder_that_is_gone(tmp_path: Path, argv: tuple[str, ...]):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, str(gone), sys.executable, "-P", "-m", "wasi_kernel", *argv],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: this folder is gone; change to another one\n"
+
+
+def test_there_is_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", "/nowhere/at/all")
+    done = run("run", "-c", "1")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "/nowhere/at/all" in line
+    assert "TMPDIR" in line
+
+
 def test_preparing_what_is_prepared_says_so(box: object):
     """`box` is here for its effect: the cache has everything once a sandbox has started."""
     done = run("prepare")

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from wasi_kernel.caches import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +55,8 @@ def test_for_people(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 0
     assert "ok       wasmtime: " in done.stdout
-    assert "guest" not in done.stdout
+    assert "advisories of wasmtime " in done.stdout
+    assert "  guest: " not in done.stdout
 
 
 def test_a_cache_that_is_empty_is_no_problem_and_stays_so(doctor: Doctor, tmp_path: Path):
@@ -99,3 +102,102 @@ def test_kernelspecs_that_do_not_start(doctor: Doctor, tmp_path: Path):
     assert "policy.toml" in found["kernelspec wrong"]["advice"]
     assert "system folder" in found["kernelspec keys"]["detail"]
     assert found["kernelspec later"]["state"] == "ok"
+
+
+# -- --clean-caches ------------------------------------------------------------------------------
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Callable[..., Done]:
+    """`doctor --clean-caches` on a cache of this test."""
+
+    def run(*options: str, stdin: str = "", cache: Path | None = None) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "wasi_kernel", "doctor", "--clean-caches", *options],
+            capture_output=True, text=True, check=False, cwd=tmp_path, input=stdin,
+            env={**os.environ, "WASI_KERNEL_CACHE": str(cache or tmp_path / "cache"),
+                 "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")},
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def image(tmp_path: Path) -> Path:
+    """An image that nobody needs."""
+    cache = Cache(tmp_path / "cache")
+    path = cache.folder("images") / "one.image"
+    cache.store(path, lambda new: {"bytes": new.write_bytes(b"x" * 3_000_000)})
+    return path
+
+
+def test_cleaning_says_what_and_asks(clean: Callable[..., Done], tmp_path: Path):
+    path = image(tmp_path)
+    done = clean(stdin="n\n")
+    assert done.status == 130
+    assert "remove  images/one.image  2.9 MiB; not needed" in done.out
+    assert path.exists()
+    done = clean(stdin="y\n")
+    assert (done.status, path.exists()) == (0, False)
+    assert "Removed 1, 2.9 MiB." in done.out
+    assert "Nothing to remove." in clean().out
+
+
+def test_cleaning_for_programs(clean: Callable[..., Done], tmp_path: Path):
+    assert clean("--json").status == 2  # it could not ask
+    path = image(tmp_path)
+    said = json.loads(clean("--json", "--yes").out)
+    assert [row["name"] for row in said["removed"]] == ["one.image"]
+    assert said["removed_bytes"] >= 3_000_000
+    assert (said["kept"], said["spared"], path.exists()) == ([], [], False)
+
+
+def test_what_a_running_process_uses_is_spared_even_with_all(
+    clean: Callable[..., Done], tmp_path: Path
+):
+    path = image(tmp_path)
+    holder = Cache(tmp_path / "cache")
+    assert holder.hold(path)
+    done = clean("--all", "--yes")
+    assert (done.status, path.exists()) == (0, True)
+    assert "needed by a running kernel" in done.out
+    holder.release()
+    assert clean("--all", "--yes").status == 0
+    assert not path.exists()
+
+
+def test_a_damaged_cache_is_cleaned(clean: Callable[..., Done], tmp_path: Path):
+    image(tmp_path).write_bytes(b"other")
+    (tmp_path / "cache" / "bundles").write_text("a file")
+    assert clean(stdin="n\n").status == 130
+    assert (tmp_path / "cache" / "bundles").exists()
+    done = clean("--yes")
+    assert done.status == 0
+    assert "damaged" in done.out
+    assert "bundles, which was no folder" in done.err
+    assert "Nothing to remove." in clean("--yes").out
+
+
+def test_where_there_is_no_cache(clean: Callable[..., Done], tmp_path: Path):
+    assert clean("--yes").out == "Removed 0, 0.0 MiB.\n"
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "file").touch()
+    done = clean("--yes", cache=tmp_path / "file")
+    assert done.status == 1
+    assert "WASI_KERNEL_CACHE" in done.err
+
+
+def test_options_that_belong_to_cleaning():
+    argv = [sys.executable, "-m", "wasi_kernel", "doctor", "--all"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--clean-caches" in done.stderr

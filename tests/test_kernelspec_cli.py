@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -139,6 +140,116 @@ def test_a_policy_file_to_start_from(run: Callable[..., Done], jupyter: Path, tm
         "frontend": "text", "grants": ["./a:/a", "./b:/b"],
         "limits": {"stack_bytes": "32 MiB", "memory_bytes": "1GiB"},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--stack", "32MiB"), {"limits": {"stack_bytes": "32MiB"}}),
+        (("--message", "1MiB"), {"limits": {"message_bytes": "1MiB"}}),
+        (("--grace-seconds", "2"), {"limits": {"grace_s": 2.0}}),
+        (("--cell-cpu-seconds", "2"), {"limits": {"cell_cpu_s": 2.0}}),
+        (("--no-checkpoints",), {"checkpoints": {"enabled": False}}),
+        (("--checkpoint-cells", "5"), {"checkpoints": {"cells": 5}}),
+        (("--checkpoint-space", "1GiB"), {"checkpoints": {"bytes": "1GiB"}}),
+        (("--checkpoint-compare",), {"checkpoints": {"compare": True}}),
+        (("--restart-keeps-state",), {"restart_keeps_state": True}),
+        (("--frontend-mime", "text/x", "--frontend-mime", "text/y"), {
+            "frontend_mimes": ["text/x", "text/y"],
+        }),
+        (("--preload", ""), {"preload": []}),
+        (("--no-work",), {"work": False}),
+        (("--set", "limits.cell_s=3", "--set", "limits.memory_bytes=1 GiB"), {
+            "limits": {"cell_s": 3, "memory_bytes": "1 GiB"},
+        }),
+        (("--set", 'env={A="b"}', "--set", "frontend=text", "--env", "X=y"), {
+            "env": {"A": "b"}, "frontend": "text",
+        }),
+    ],
+)  # fmt: skip
+def test_an_option_for_every_key(
+    run: Callable[..., Done], jupyter: Path, argv: tuple[str, ...], said: dict
+):
+    assert run("install", "--name", "o", *argv).status == 0
+    assert policy_of(jupyter, "o") == said
+
+
+def test_options_take_back_what_a_file_says(
+    run: Callable[..., Done], jupyter: Path, tmp_path: Path
+):
+    path = tmp_path / "a.toml"
+    path.write_text("work = false\nrestart_keeps_state = true\n[checkpoints]\nenabled = false\n")
+    done = run(
+        "install", "--name", "o", "--policy", path, "--work", "--no-restart-keeps-state",
+        "--checkpoints",
+    )  # fmt: skip
+    assert done.status == 0
+    assert policy_of(jupyter, "o") == {
+        "work": True, "restart_keeps_state": False, "checkpoints": {"enabled": True},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--grant", "./a:/a"), ("--env", "A=1"), ("--env", "A"), ("--memory", "1GiB"),
+        ("--package", "attrs"), ("--frontend-mime", "text/x"), ("--checkpoint-cells", "3"),
+        ("--set", "limits.cell_s=3"), ("--set", "grants.x=1"), (),
+    ],
+)  # fmt: skip
+def test_a_file_of_the_wrong_kinds_is_one_line_for_each(
+    run: Callable[..., Done], tmp_path: Path, argv: tuple[str, ...]
+):
+    path = tmp_path / "kinds.toml"
+    keys = ("grants", "env", "pass_env", "limits", "packages", "frontend_mimes", "checkpoints")
+    path.write_text("".join(f"{key} = 3\n" for key in keys))
+    done = run("install", "--name", "o", "--policy", path, *argv)
+    assert done.status == 2
+    assert all(" = 3: " in line for line in done.err.splitlines())
+    assert len(done.err.splitlines()) == (1 if argv else len(keys))
+
+
+@pytest.mark.parametrize("text", [
+    b"\xff\xfe", b"a = ", b"a = " + b"[" * 3000 + b"]" * 3000, b"a = " + b"9" * 5000,
+    b'limits.memory_bytes = "' + b"9" * 400 + b' GiB"',
+], ids=["no UTF-8", "no TOML", "deep", "long number", "huge size"])  # fmt: skip
+def test_a_file_that_is_no_policy(run: Callable[..., Done], jupyter: Path, tmp_path: Path, text):
+    path = tmp_path / "no.toml"
+    path.write_bytes(text)
+    done = run("install", "--name", "o", "--policy", path)
+    assert done.status == 2
+    assert len(done.err.splitlines()) == 1
+    place = jupyter / "kernels" / "o"  # one that was installed, and damaged afterwards
+    run("install", "--name", "o")
+    (place / "policy.toml").write_bytes(text)
+    assert "NOT USABLE" in run("list").out
+    assert json.loads(run("list", "--json").out)
+
+
+def test_a_damaged_kernelspec_is_listed_or_passed_over(run: Callable[..., Done], jupyter: Path):
+    run("install", "--name", "one")
+    for damage in ("grants = 3\nenv = 4\npass_env = 5", "[limits]\nmemory_bytes = 2024-01-01"):
+        (jupyter / "kernels/one/policy.toml").write_text(damage)
+        assert "NOT USABLE" in run("list").out
+        assert json.loads(run("list", "--json").out)
+    for damage in ("[]", '{"argv": 3}', "[" * 100_000):
+        (jupyter / "kernels/one/kernel.json").write_text(damage)
+        assert "one  " not in run("list").out
+
+
+def test_a_name_that_acts_on_a_terminal_is_shown_as_text(run: Callable[..., Done]):
+    run("install", "--name", "one", "--display-name", "a\x1b[2Jb")
+    assert "a\\x1b[2Jb" in run("list").out
+
+
+@pytest.mark.parametrize("argv", [
+    ("--env", os.fsdecode(b"A=\xff")), ("--grant", os.fsdecode(b"\xff:/x")), ("--set", "x"),
+    ("--set", "a b=1"),
+])  # fmt: skip
+def test_an_option_that_is_no_text_is_named(run: Callable[..., Done], argv: tuple[str, str]):
+    done = run("install", "--name", "o", *argv)
+    assert done.status == 2
+    assert "Error: " in done.err
 
 
 def test_where_it_is_installed(

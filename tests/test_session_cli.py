@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import closing
 from os.path import commonpath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import start_new_kernel
 from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
 
-from wasi_kernel import Sandbox, caches, cli, folders, launch, sessionfile
+from wasi_kernel import Sandbox, caches, cli, folders, launch, policyfile, sessionfile
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.pagelog import PageLog
 from wasi_kernel.records import PAGE
@@ -32,7 +33,7 @@ from wasi_kernel.sessionfile import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
 
 TIMEOUT_S = 60.0
 PAGES = 16
@@ -505,6 +506,36 @@ def test_resume_starts_a_kernel_that_the_other_commands_know(resumed, run, tmp_p
     assert process.wait(30) == 0
     ids = {row["id"], found["id"]}
     assert ids.isdisjoint(s["id"] for s in run("list", "--json").json if s["running"])
+
+
+def test_a_resumed_kernel_has_the_policy_that_is_given(saved, tmp_path):
+    base = tmp_path / "base.toml"
+    base.write_text('frontend = "text"\n[env]\nBASE = "file"\n')
+    argv = command("session", "resume", saved, "--policy", base, "--env", "MORE=option")
+    with subprocess.Popen(argv, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as p:
+        assert p.stdout is not None
+        name = p.stdout.readline().split()[-1]
+        client = attach(name)
+        try:
+            code = "import os; print(os.environ['BASE'], os.environ['MORE'], x)"
+            shown: list[dict] = []
+            client.execute_interactive(code, timeout=TIMEOUT_S, output_hook=shown.append)
+            assert "file option [1, 2]\n" in [m["content"].get("text") for m in shown], shown
+            written = Path(jupyter_runtime_dir()) / name.replace(".json", ".toml")
+            assert written.stat().st_mode & 0o777 == 0o600
+        finally:
+            client.stop_channels()
+            p.terminate()
+
+
+def test_a_session_is_not_resumed_with_a_policy_that_is_wrong(run, saved):
+    assert "limits.cell_s" in run("resume", saved, "--cell-seconds", "-1").mistake
+    assert "checkpoints" in run("resume", saved, "--no-checkpoints").mistake
+
+
+def test_a_kernelspec_that_resumes_has_the_policy_that_is_given(run, saved, data_dir):
+    assert run("resume", saved, "--kernelspec", "mine", "--frontend", "text").status == 0
+    assert policyfile.read(data_dir / "kernels/mine/policy.toml") == {"frontend": "text"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

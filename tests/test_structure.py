@@ -17,7 +17,17 @@ import wasi_kernel
 ROOT = Path(wasi_kernel.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "frames", "history", "records", "folders", "installed", "filters", "layouts"),
+    (
+        "errors",
+        "frames",
+        "history",
+        "records",
+        "folders",
+        "installed",
+        "filters",
+        "layouts",
+        "advisories",
+    ),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
     ("archives",),
     ("runtimestore",),
@@ -25,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
     ("chosen", "resolution"),
-    ("launch", "timelimits", "pip"),
+    ("launch", "timelimits", "pip", "upkeep"),
     ("session", "sessions", "connection", "packages"),
     ("sandbox", "kernel", "installing"),
     ("probes",),
@@ -45,7 +55,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine"),
+    ("memory", "link", "engine", "natives"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),

@@ -32,8 +32,11 @@ ENV = "WASI_KERNEL_CACHE"
 IN_USE_S = 3600
 """How long a sweep takes what was used, or is being made, to be in use still."""
 
-_NEW = ".new-"
-"""How the name of what is not whole yet begins."""
+NEW = ".new-"
+"""How the name of what is not whole, yet or any more, begins."""
+
+SEAL = ".seal"
+"""How the name of a seal ends."""
 
 
 def default_path() -> Path:
@@ -64,6 +67,7 @@ class Cache:
         self, path: Path | None = None, *, what: str = "cache folder", env: str = ENV
     ) -> None:
         self.path = path if path is not None else default_path()
+        self._held: list[int] = []
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own(self.path)
@@ -119,26 +123,26 @@ class Cache:
         given out counts as used now (see `sweep`).
         """
         try:
-            seal = json.loads(_read_own(_seal_path(path)))
-            state = _own_file(path)
-            if seal["identity"] != _identity(state):
-                with path.open("rb") as f:
-                    digest = hashlib.file_digest(f, "sha256").hexdigest()
-                if digest != seal["sha256"]:
-                    raise ValueError("content differs from its seal")  # noqa: TRY301 - below
-                seal["identity"] = _identity(state)
-                _write_new(_seal_path(path), json.dumps(seal).encode())
-            notes = seal["notes"]
-            if not isinstance(notes, dict):
-                raise TypeError("notes are no object")  # noqa: TRY301 - below
+            notes = _checked(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except _UNTRUSTED:
             self.remove(path)
             return None
         with contextlib.suppress(OSError):
             os.utime(_seal_path(path))  # the seal's: the file's own mtime is part of what is sealed
         return notes
+
+    def is_whole(self, path: Path) -> bool:
+        """Would `load` give the file out? It does not count as used by this question."""
+        mark = _seal_path(path)
+        try:
+            before = mark.lstat()
+            _checked(path)
+            os.utime(mark, ns=(before.st_atime_ns, before.st_mtime_ns))
+        except _UNTRUSTED:
+            return False
+        return True
 
     def sealed_digest(self, path: Path) -> str:
         """SHA-256 that the file at `path` was sealed with, hex; "" if it has no seal."""
@@ -155,7 +159,7 @@ class Cache:
         import shutil
         import tempfile
 
-        fd, name = tempfile.mkstemp(prefix=_NEW, dir=path.parent)  # created 0600
+        fd, name = tempfile.mkstemp(prefix=NEW, dir=path.parent)  # created 0600
         os.close(fd)
         new = Path(name)
         try:
@@ -172,16 +176,81 @@ class Cache:
             new.unlink(missing_ok=True)
 
     def remove(self, path: Path) -> None:
-        """Removes the file or folder at `path` and its seal; it need not be there."""
+        """Removes the file or folder at `path` and its seal; it need not be there.
+
+        Nobody finds a half of it, whenever this process is killed.
+        """
         for each in (_seal_path(path), path):
             _discard(each)
+
+    def sealed_notes(self, path: Path) -> dict[str, Any] | None:
+        """The notes that the file at `path` was sealed with, None if its seal cannot be read.
+
+        To be looked at alone: nothing is checked, and it does not count as used.
+        """
+        try:
+            notes = json.loads(_read_own(_seal_path(path)))["notes"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return notes if isinstance(notes, dict) else None
+
+    # -- what is in use ----------------------------------------------------------------------
+
+    def hold(self, path: Path) -> bool:
+        """From now on nobody sweeps the file or folder at `path`, until this process ends.
+
+        Returns:
+            Is it held? Otherwise it is gone; a removal that has begun is waited for.
+        """
+        try:
+            fd = _locked(path, exclusive=False)
+        except BlockingIOError:
+            return False
+        if fd is None:
+            return False
+        self._held.append(fd)
+        return True
+
+    def is_held(self, path: Path) -> bool:
+        """Does a process hold it, this one included?"""
+        try:
+            fd = _locked(path, exclusive=True)
+        except BlockingIOError:
+            return True
+        if fd is not None:
+            os.close(fd)
+        return False
+
+    def release(self) -> None:
+        """Lets go of all that this object holds."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def discard(self, path: Path) -> bool:
+        """Removes the file or folder at `path` and its seal unless it is held; is it gone?
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        fd = None
+        if not path.is_symlink() and (path.is_dir() or path.is_file()):  # else nobody can hold it
+            try:
+                fd = _locked(path, exclusive=True)
+            except BlockingIOError:
+                return False
+        try:
+            self.remove(path)
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return True
 
     def make_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
         """Makes the folder at `path` whole or not at all: `fill` fills a new folder beside it."""
         import shutil
         import tempfile
 
-        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=path.parent))  # created 0700
+        new = Path(tempfile.mkdtemp(prefix=NEW, dir=path.parent))  # created 0700
         try:
             fill(new)
             if path.exists() or path.is_symlink():
@@ -208,22 +277,44 @@ class Cache:
     def sweep(self, name: str, keep: int) -> None:
         """Removes all but the `keep` most recently used entries of the folder `name`.
 
-        What was used within the last hour stays. What a killed process left half made is no
-        entry; it goes after an hour.
+        What was used within the last hour stays, and what is held. What a killed process left half
+        made is no entry; it goes after an hour.
         """
-        found = [p for p in self.folder(name).iterdir() if not p.name.endswith(".seal")]
-        half_made = [p for p in found if p.name.startswith(_NEW)]
-        entries = sorted(set(found) - set(half_made), key=_used_s, reverse=True)
+        found = [p for p in self.folder(name).iterdir() if not p.name.endswith(SEAL)]
+        half_made = [p for p in found if p.name.startswith(NEW)]
+        entries = sorted(set(found) - set(half_made), key=used_s, reverse=True)
         for path in (*half_made, *entries[keep:]):
-            if time.time() - _used_s(path) > IN_USE_S:
-                self.remove(path)
+            if time.time() - used_s(path) > IN_USE_S:
+                with contextlib.suppress(OSError):  # the next sweep tries again
+                    self.discard(path)
 
 
 def _seal_path(path: Path) -> Path:
-    return path.with_name(path.name + ".seal")
+    return path.with_name(path.name + SEAL)
 
 
-def _used_s(path: Path) -> float:
+_UNTRUSTED = (OSError, ValueError, TypeError, KeyError, RecursionError)
+"""What a file or a seal that is not to be trusted is met with."""
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The notes sealed with a file that is what its seal says; raises `_UNTRUSTED` if it is not."""
+    seal = json.loads(_read_own(_seal_path(path)))
+    state = _own_file(path)
+    if seal["identity"] != _identity(state):
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        if digest != seal["sha256"]:
+            raise ValueError("content differs from its seal")
+        seal["identity"] = _identity(state)
+        _write_new(_seal_path(path), json.dumps(seal).encode())
+    notes = seal["notes"]
+    if not isinstance(notes, dict):
+        raise TypeError("notes are no object")
+    return notes
+
+
+def used_s(path: Path) -> float:
     """When the entry at `path` was made or last given out (`load`); 0 if it is gone meanwhile."""
     for mark in (_seal_path(path), path):
         with contextlib.suppress(OSError):
@@ -232,13 +323,50 @@ def _used_s(path: Path) -> float:
 
 
 def _discard(path: Path) -> None:
-    """Removes the file, link or folder at `path`, if there is one."""
+    """Removes the file, link or folder at `path`, if there is one; a folder goes as a whole."""
     import shutil
 
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        aside = path.with_name(f"{NEW}{os.urandom(8).hex()}")
+        path.rename(aside)  # a full disk has room for another name
+        shutil.rmtree(aside, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, *, exclusive: bool) -> int | None:
+    """A descriptor of the file or folder at `path` with a lock on it, which ends with its process.
+
+    None: it is not there, or nobody can open it. A lock that is not exclusive is waited for: who
+    removes something does so soon.
+
+    Raises:
+        BlockingIOError: It is held, or it has just become another one.
+    """
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+        except BlockingIOError:
+            raise
+        except OSError as e:  # this file system has no locks: nothing there is taken to be free
+            if exclusive:
+                raise BlockingIOError(*e.args) from e
+        there, here = path.lstat(), os.fstat(fd)
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            raise BlockingIOError(f"{path} is another one now")
+    except FileNotFoundError:
+        os.close(fd)
+        return None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _identity(state: os.stat_result) -> list[int]:
@@ -262,7 +390,7 @@ def _read_own(path: Path) -> bytes:
 def _write_new(path: Path, data: bytes) -> None:
     import tempfile
 
-    fd, name = tempfile.mkstemp(prefix=_NEW, dir=path.parent)
+    fd, name = tempfile.mkstemp(prefix=NEW, dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)

@@ -34,6 +34,11 @@ def note_path(cache: Path, policy: Policy) -> Path:
     return cache / FOLDER / f"{name}.json"
 
 
+def is_set(name: str) -> bool:
+    """Is this the name of a set's folder?"""
+    return _SET.fullmatch(name) is not None
+
+
 def read(cache: Path, policy: Policy) -> dict[str, Any] | None:
     """The resolution that was noted (see Resolution.to_dict), with the `folder` of its set."""
     try:

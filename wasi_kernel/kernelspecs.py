@@ -162,6 +162,15 @@ def installed() -> list[Kernelspec]:
     return sorted((spec for spec in found.values() if spec is not None), key=lambda s: s.name)
 
 
+def in_places(given: Sequence[Path]) -> list[Kernelspec]:
+    """All of ours in these folders, also those that others hide."""
+    found: dict[Path, Kernelspec | None] = {}
+    for place in given:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a path with a NUL
+            found |= {folder: _read(folder) for folder in place.iterdir()}
+    return [spec for spec in found.values() if spec is not None]
+
+
 def find(name: str) -> Kernelspec:
     """The one of ours that Jupyter finds under this name.
 
@@ -197,7 +206,7 @@ def _read(folder: Path) -> Kernelspec | None:
         at = argv.index(MODULE)
         if argv[at - 1] != "-m" or argv[at + 1] != "kernel":
             return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     options = argv[at + 2 :]
     for given in ("-f", WITH_POLICY[0]):

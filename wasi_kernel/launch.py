@@ -215,6 +215,7 @@ def settings(
         PackagesMissingError: Its packages were not installed yet.
         UnknownRuntimeError: Its runtime was not added here.
         SessionFileError: The session to begin with cannot be used.
+        InstallationError: There is no place for the session's own files.
         OSError: The session's folder is in use, or is gone.
     """
     cache = caches.default_path()
@@ -238,10 +239,12 @@ def settings(
     try:
         base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
         scratch = OwnFolder(base, _scratch_prefix())
-    except OSError:
+    except OSError as e:
         if kept is not None:
             kept.release()
-        raise
+        raise InstallationError(
+            f"no folder can be made in {base}: {e.strerror}; name another place with TMPDIR"
+        ) from e
     given = Settings(
         policy,
         cache,

@@ -100,7 +100,8 @@ def choose(cache: Cache, policy: Policy, python: str) -> Resolution:
     note = note_path(cache.path, policy)
     with TemporaryDirectory(dir=cache.folder(WORK)) as scratch:
         new = Path(scratch) / "note"
-        new.write_text(json.dumps({**resolution.to_dict(), "folder": folder.name}))
+        said = {"folder": folder.name, "requirements": sorted(policy.packages)}  # see upkeep.py
+        new.write_text(json.dumps({**resolution.to_dict(), **said}))
         new.replace(note)
     return resolution
 

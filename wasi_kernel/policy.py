@@ -254,6 +254,15 @@ class Policy:
         """All grants but that."""
         return tuple(g for g in self.grants if g.guest_path != WORK)
 
+    @property
+    def image_facts(self) -> dict[str, Any]:
+        """What of it a base image depends on beside packages, as JSON-able data."""
+        return {
+            "runtime": self.runtime,
+            "guest_paths": [g.guest_path for g in self.other_grants],
+            "preload": list(self.preload),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON-able data; `from_dict` reads it back."""
         return asdict(self)
@@ -422,8 +431,13 @@ def _env_problems(env: object) -> Problems:
     for name, value in env.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             yield PolicyError(f"env.{name}", value, "a name without '=' or NUL characters")
-        if not isinstance(value, str) or "\0" in value:
-            yield PolicyError(f"env.{name}", value, "text without NUL characters")
+        if not isinstance(value, str) or "\0" in value or not _is_utf8(value):
+            yield PolicyError(f"env.{name}", value, "UTF-8 text without NUL characters")
+
+
+def _is_utf8(text: str) -> bool:
+    """Is it text? What Python reads off the system need not be (PEP 383)."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _preload_problems(preload: Any) -> Problems:

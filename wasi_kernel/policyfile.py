@@ -33,6 +33,20 @@ MODES = {"ro": False, "rw": True}
 SIZES = ("memory_bytes", "stack_bytes", "output_bytes", "message_bytes", "written_bytes")
 """Keys of `limits` that may have a unit; and `bytes` of `checkpoints`."""
 
+GRANT_FORM = """\
+A table (`[[grants]]`) with the keys below, or one text: `"HOST:GUEST"`, which is read-only, or
+`"HOST:GUEST:rw"`. Host paths may begin with `~` and contain `${VARIABLE}`; relative ones lie in the
+notebook's folder, which is `.`. They are resolved when a kernel starts.
+"""
+
+FILE_ONLY = {
+    "pass_env": (
+        "list of text", "`[]`", "each: a name of an environment variable",
+        "Variables of the host that the guest gets, if they are set; `env` goes before them.",
+    ),
+}  # fmt: skip
+"""Keys that only files have: {key: (form, default, what is allowed, effect)}, for the reference."""
+
 _FORM = "a table, or HOST:GUEST or HOST:GUEST:rw, with an absolute GUEST"
 _SIZE = "a whole number of bytes, or one with a unit (KiB, MiB, GiB, kB, MB, GB)"
 _NAMES = "names of the host's environment variables"
@@ -40,7 +54,7 @@ _UNITS = {
     "": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6,
     "gb": 10**9,
 }  # fmt: skip
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([a-z]*)\s*", re.IGNORECASE)
 _GRANT = re.compile(r"(?P<host>.+?):(?P<guest>/[^:]*)(?::(?P<mode>[^:/]*))?")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -57,7 +71,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise PolicyFileError(str(path), f"cannot be read: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # no TOML, no UTF-8, a number too long, too deep
         raise PolicyFileError(str(path), f"is not TOML: {e}") from e
 
 

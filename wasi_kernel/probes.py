@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wasi_kernel.errors import InstallationError
-from wasi_kernel.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasi_kernel.policy import Policy
+    from wasi_kernel.sandbox import Sandbox
 
 INTERRUPT_AFTER_S = (0.2, 1.0, 3.0)
 """How long after a loop was asked for it is interrupted; each is tried, for loaded machines."""
@@ -180,6 +180,8 @@ def examine(policy: Policy, on_status: Callable[[str], None]) -> Abilities:
     Raises:
         InstallationError: The sandbox cannot start; says why.
     """
+    from wasi_kernel.sandbox import Sandbox  # the command line's other commands need none
+
     waited = False
 
     def told(what: str) -> None:

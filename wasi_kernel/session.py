@@ -546,6 +546,10 @@ class Session:
             self.facts = frame.content
             self.status = Status()
             self.problem = str(frame.content.get("problem", ""))
+            if self._prepared:  # the cache has grown
+                from wasi_kernel import upkeep
+
+                upkeep.sweep_beside(self._settings.cache)
             self._failed_boots, self._killed_boots, self._prepared = 0, 0, False
             self._become("ready")
             self._tell(frame.content)

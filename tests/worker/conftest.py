@@ -50,6 +50,7 @@ WASI_CALLS = {
     "fd_seek": "i32 i64 i32 i32",
     "fd_write": "i32 i32 i32 i32",
     "path_create_directory": "i32 i32 i32",
+    "path_filestat_get": "i32 i32 i32 i32 i32",
     "path_link": "i32 i32 i32 i32 i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
     "path_remove_directory": "i32 i32 i32",

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -628,6 +629,34 @@ def test_one_large_write_from_c_is_within_the_cap(open_guest: Callable, wat: Cal
         vectors = probe.iovecs((1 << 20, 50 * MIB))
         assert probe.call("fd_write", fd, *vectors, probe.OUT) == SUCCESS
     assert sum(map(len, probe.kernel.sent)) < 2 * MIB
+
+
+def test_the_worker_holds_little_of_a_large_write_from_c(open_guest: Callable, wat: Callable):
+    """It copied all of it, twice: as much memory as the guest may have, and as much again."""
+    probe = open_guest(wat(pages=3200))
+    probe.door.begin(REQUEST)
+    vectors = probe.iovecs((1 << 20, 90 * MIB), (1 << 20, 90 * MIB))
+    tracemalloc.start()
+    try:
+        assert probe.call("fd_write", 1, *vectors, probe.OUT) == SUCCESS
+        assert tracemalloc.get_traced_memory()[1] < 4 * doors.WRITE_BYTES
+    finally:
+        tracemalloc.stop()
+    assert probe.u32(probe.OUT) == doors.WRITE_BYTES
+
+
+def test_a_write_from_c_that_is_cut_can_be_gone_on_with(open_guest: Callable, wat: Callable):
+    size = doors.WRITE_BYTES + 3
+    probe = open_guest(wat(pages=600), output_bytes=2 * size)
+    probe.door.begin(REQUEST)
+    probe.memory.write(1 << 20, b"a" * doors.WRITE_BYTES + b"end")
+    vectors = probe.iovecs((1 << 20, 5), (0, 0), ((1 << 20) + 5, size - 5))
+    assert probe.call("fd_write", 2, *vectors, probe.OUT) == SUCCESS
+    assert probe.u32(probe.OUT) == doors.WRITE_BYTES
+    vectors = probe.iovecs(((1 << 20) + doors.WRITE_BYTES, 3))
+    assert probe.call("fd_write", 2, *vectors, probe.OUT) == SUCCESS
+    assert probe.u32(probe.OUT) == 3
+    assert probe.kernel.text("stderr") == "a" * doors.WRITE_BYTES + "end"
 
 
 # -- pointers, lengths and counts of a hostile guest ---------------------------------------------

@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from wasi_kernel import caches, grants, kernelspecs, policyfile
-from wasi_kernel.cli import policies, preparing
+from wasi_kernel import caches, grants, kernelspecs, policyfile, sessions
+from wasi_kernel.cli import offers, policies, preparing
 from wasi_kernel.errors import WasiKernelError
 from wasi_kernel.policy import Policy
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-@click.command()
+@click.command(short_help="Install a kernelspec that may reach what you say.")
 @click.option("--name", required=True, metavar="NAME", help="By which Jupyter is to know it.")
 @click.option("--display-name", metavar="TEXT", help="As the launcher shows it.")
 @click.option(
@@ -51,13 +51,14 @@ def install(name: str, display_name: str | None, like: str | None, **given: Any)
     kernelspecs.check_name(name, place / name, replace=given["replace"])
     if policy.packages:
         preparing.prepare(policy, quiet=False, renew=True)
-    folder = kernelspecs.install(
-        name,
-        display_name or f"Python (WASI) {name}",
-        place=place,
-        policy=data,
-        replace=given["replace"],
-    )
+    title = display_name or f"Python (WASI) {name}"
+    try:
+        folder = kernelspecs.install(
+            name, title, place=place, policy=data, replace=given["replace"]
+        )
+    except OSError as e:
+        why = f"the kernelspec cannot be written to {place / name}: {e.strerror}"
+        raise click.ClickException(why) from None
     click.echo(f"Installed {folder}")
     for line in _lines(data):
         click.echo(f"    {line}")
@@ -73,15 +74,24 @@ def _place(chosen: str, prefix: str | None) -> Path:
 
 def _lines(data: dict[str, Any]) -> list[str]:
     """What a policy file grants, in a line each."""
-    found = [f"grants {_line(grant)}" for grant in data.get("grants", ())]
+    said = dict(data)
+    grants = _taken(said, "grants", list)
+    found = [f"grants {_line(grant)}" for grant in grants]
     if data.get("work", True) and not any(":/work" in line for line in found):
         found.insert(0, "grants the notebook's folder as /work, read-only")
-    if data.get("env"):
-        found.append(f"sets {', '.join(data['env'])}")
-    if data.get("pass_env"):
-        found.append(f"passes {', '.join(data['pass_env'])}")
-    others = set(data) - {"grants", "work", "env", "pass_env"}
-    return [*found, *(f"{key} = {data[key]}" for key in sorted(others))]
+    env, passed = _taken(said, "env", dict), _taken(said, "pass_env", list)
+    if env:
+        found.append(f"sets {', '.join(env)}")
+    if passed:
+        found.append(f"passes {', '.join(map(str, passed))}")
+    said.pop("work", None)
+    found += [f"{key} = {said[key]}" for key in sorted(said)]
+    return [sessions.plain(line) for line in found]
+
+
+def _taken(said: dict[str, Any], key: str, kind: type) -> Any:
+    """Takes a key's value out if it is of its kind; else it is left, and an empty one is given."""
+    return said.pop(key) if isinstance(said.get(key), kind) else kind()
 
 
 def _line(grant: Any) -> str:
@@ -104,17 +114,17 @@ def list_kernelspecs(*, as_json: bool) -> None:
             "options": list(spec.options), "policy": data, "problem": problem,
         })  # fmt: skip
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps(rows, indent=1, default=str))  # dates, which TOML has
         return
     if not rows:
         click.echo("No kernelspecs of this kernel. Try: wasi-kernel install --name NAME")
     for row in rows:
-        click.echo(f"{row['name']}  {row['display_name']}")
-        click.echo(f"    {row['folder']}")
+        click.echo(sessions.plain(f"{row['name']}  {row['display_name']}"))
+        click.echo(sessions.plain(f"    {row['folder']}"))
         for line in _lines(row["policy"]):
             click.echo(f"    {line}")
         if row["options"]:
-            click.echo(f"    options {' '.join(row['options'])}")
+            click.echo(sessions.plain(f"    options {' '.join(row['options'])}"))
         if row["problem"]:
             click.echo(f"    NOT USABLE: {row['problem']}")
 
@@ -134,8 +144,8 @@ def _read(spec: kernelspecs.Kernelspec) -> tuple[dict[str, Any], str]:
     return data, ""
 
 
-@click.command()
-@click.argument("name")
+@click.command(short_help="Show what a kernelspec's kernels may reach.")
+@click.argument("name", shell_complete=offers.kernelspec_names)
 @as_json
 def show(name: str, *, as_json: bool) -> None:
     """Show what the kernels of the kernelspec NAME may reach, for a notebook in this folder."""
@@ -164,7 +174,7 @@ def _without_none(data: Any) -> Any:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=offers.kernelspec_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, *, yes: bool) -> None:
     """Remove the kernelspec NAME and its policy."""

@@ -1,8 +1,10 @@
-"""What takes long and is done once: packages, the compiled runtime, a base image."""
+"""What takes long and is done once: packages, the compiled runtime, a base image.
+
+Imports what it needs when it is called: a shell that completes a command must not wait for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 from dataclasses import replace
@@ -10,9 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from wasi_kernel import caches, chosen, launch, packages
+from wasi_kernel import caches, chosen
 from wasi_kernel.errors import AgentMissingError, InstallationError, PackageError
-from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,12 +67,17 @@ def prepare(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
         PackageError: Its packages cannot be had.
         InstallationError: The runtime cannot be used.
     """
+    from wasi_kernel import upkeep
+
     get_packages(policy, quiet=quiet, renew=renew)
     _prepare(policy, quiet=quiet)
+    upkeep.sweep(caches.default_path())
 
 
 def _prepare(policy: Policy, *, quiet: bool) -> str:
     """The same without packages; the guest's Python's version."""
+    import asyncio
+
     with tempfile.TemporaryDirectory() as empty:
         grants = tuple(replace(grant, host_path=empty) for grant in policy.grants)
         policy = replace(policy, grants=grants)
@@ -90,6 +96,8 @@ def with_agent(start: Callable[[], T], *, quiet: bool) -> T:
         if not quiet:
             click.echo(f"{'; '.join(e.reasons)}: getting what suits {e.python}", err=True)
         try:
+            from wasi_kernel import packages
+
             found = packages.fetch_agent(caches.Cache(caches.default_path()), e.python)
         except PackageError as other:
             raise InstallationError(f"{e} That failed: {other}") from other
@@ -102,6 +110,9 @@ def get_packages(policy: Policy, *, quiet: bool, renew: bool = False) -> None:
     cache = caches.default_path()
     if not policy.packages or (not renew and chosen.read(cache, policy) is not None):
         return
+
+    from wasi_kernel import packages
+
     bare = replace(
         policy, packages=(), grants=(), checkpoints=replace(policy.checkpoints, enabled=False)
     )
@@ -124,6 +135,9 @@ def _say(found: Resolution, *, quiet: bool) -> None:
 
 async def _ready(policy: Policy, *, quiet: bool) -> str:
     """Starts a guest once; its Python's version."""
+    from wasi_kernel import launch
+    from wasi_kernel.session import Session
+
     display = Display(quiet=quiet)
     guest = Session(launch.settings(policy, None))
     guest.on_status = display.show

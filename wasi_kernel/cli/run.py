@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wasi_kernel import kernelspecs, launch
-from wasi_kernel.cli import policies, preparing
+from wasi_kernel.cli import offers, policies, preparing
 from wasi_kernel.errors import GuestLost, ProtocolError
 from wasi_kernel.frontend import Frontend
 from wasi_kernel.policy import WORK, Policy
@@ -40,8 +40,18 @@ INTERRUPTED, TIMED_OUT = 130, 124
 _STATUS = re.compile(r"exit status (\d+)")
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--kernel", metavar="NAME", help="Use the policy of the kernelspec NAME.")
+@click.command(
+    short_help="Run a Python program in the sandbox, as python would.",
+    epilog="\b\n  wasi-kernel run script.py --verbose\n"
+    "  wasi-kernel run --grant ./data:/data:rw -c 'print(open(\"/data/a.txt\").read())'",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--kernel",
+    metavar="NAME",
+    shell_complete=offers.kernelspec_names,
+    help="Start from the policy of the kernelspec NAME.",
+)
 @policies.policy_options
 @click.option("-c", "code", metavar="CODE", help="Run this code.")
 @click.option("-m", "module", metavar="MODULE", help="Run this module.")
@@ -50,15 +60,11 @@ def run(
     kernel: str | None, code: str | None, module: str | None, arguments: tuple[str, ...],
     **given: Any,
 ) -> int:  # fmt: skip
-    r"""Run a Python program in the sandbox: a SCRIPT, -c CODE, -m MODULE, or - (standard input).
+    """Run a Python program in the sandbox: a SCRIPT, -c CODE, -m MODULE, or - (standard input).
 
     It sees this folder, read-only, as /work, and what else you grant. Without a program, and on a
     terminal, it prompts for Python. Ends with the program's exit status, or with 124 if the
     program took longer than it may (--cell-seconds, --cell-cpu-seconds).
-
-    \b
-      wasi-kernel run script.py --verbose
-      wasi-kernel run --grant ./data:/data:rw -c 'print(open("/data/a.txt").read())'
     """
     policy = _policy(kernel, given)
     if code is None and module is None and not arguments and sys.stdin.isatty():
@@ -72,7 +78,9 @@ def run(
 
 
 def _policy(kernel: str | None, given: dict[str, Any]) -> Policy:
-    if kernel is not None and given["start"] is None:
+    if kernel is not None and given["start"] is not None:
+        raise click.UsageError("--kernel or --policy, not both: each is where to start from")
+    if kernel is not None:
         path = kernelspecs.find(kernel).policy
         given = {**given, "start": None if path is None else str(path)}
     said = policies.data(given)
@@ -100,11 +108,19 @@ def _program(
     try:
         source = path.read_bytes().decode("utf-8-sig")
     except OSError as e:
-        raise click.FileError(name, str(e.strerror)) from None
+        raise _unreadable(name, str(e.strerror)) from None
     except UnicodeDecodeError:
-        raise click.FileError(name, "is not UTF-8 text") from None
+        raise _unreadable(name, "it is not UTF-8 text") from None
     folder = _in_guest(policy, path.absolute().parent)
     return about | {"kind": "file", "source": source, "argv": [name, *others], "path": folder}
+
+
+class _UnreadableError(click.ClickException):
+    exit_code = 2  # as python's
+
+
+def _unreadable(name: str, why: str) -> click.ClickException:
+    return _UnreadableError(f"the program {name!r} cannot be read: {why}")
 
 
 def _streams() -> tuple[Any, Any, Any]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wasi_kernel import caches, kernelspecs, policyfile, probes, resolution, runtimes, runtimestore
+from wasi_kernel import caches, kernelspecs, policyfile, probes, runtimes, runtimestore
 from wasi_kernel.cli import preparing
 from wasi_kernel.cli.kernelspec import as_json
 from wasi_kernel.errors import InstallationError, RuntimeStoreError, WasiKernelError
 from wasi_kernel.policy import CheckpointLimits, Policy
 from wasi_kernel.runtimestore import WASI_PYTHON, Seen, Store
-from wasi_kernel.sandbox import Sandbox
 from wasi_kernel.sessions import plain
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ def add(path: Path, name: str | None, sha256: str | None, *, quiet: bool) -> Non
 
 def _seen(build: Path, *, quiet: bool) -> Seen:
     """Starts a build as a guest and looks at what it is."""
+    from wasi_kernel.sandbox import Sandbox
+
     policy = Policy(
         runtime=str(build), work=False, preload=(), checkpoints=CheckpointLimits(enabled=False)
     )
@@ -150,6 +151,8 @@ def info(name: str | None, *, as_json: bool) -> None:
 
     Default: the one that is used where a policy names none.
     """
+    from wasi_kernel.resolution import builtins
+
     store = Store()
     spec = name or store.default()
     path = runtimes.named(spec)
@@ -167,7 +170,7 @@ def info(name: str | None, *, as_json: bool) -> None:
         "images": able.images, "undo": able.undo, "undo_problem": able.undo_problem,
         "interrupts": able.interrupts, "input": able.input,
         "first_result_s": round(able.first_result_s or 0, 3), "builtin": list(able.builtin),
-        "lacks": list(able.lacks), "packages": resolution.builtins(found),
+        "lacks": list(able.lacks), "packages": builtins(found),
     }  # fmt: skip
     if entry is not None:
         row["sha256"]["source"] = entry.sha256

@@ -8,10 +8,12 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from wasi_kernel import __version__, caches, kernelspecs, sessionfile, sessions
+from wasi_kernel import __version__, caches, kernelspecs, policyfile, sessionfile, sessions
+from wasi_kernel.cli import offers, policies, preparing
 from wasi_kernel.cli.kernelspec import as_json
 
 
@@ -20,7 +22,7 @@ def session() -> None:
     """Keep sessions, look at them, and go on with them."""
 
 
-@session.command("list")
+@session.command("list", short_help="List the sessions of this user.")
 @as_json
 def list_sessions(*, as_json: bool) -> None:
     """List the sessions of this user: kernels, forks, sandboxes; running or kept."""
@@ -43,8 +45,8 @@ def list_sessions(*, as_json: bool) -> None:
             click.echo(f"    jupyter console --existing {Path(s.connection_file).name}")
 
 
-@session.command()
-@click.argument("ident", metavar="SESSION")
+@session.command(short_help="Save the state of a session to a file.")
+@click.argument("ident", metavar="SESSION", shell_complete=offers.session_ids)
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 def save(ident: str, path: Path) -> None:
     """Save the state of a running or kept SESSION (see `list`) to the file PATH.
@@ -57,8 +59,8 @@ def save(ident: str, path: Path) -> None:
     click.echo(f"Saved {path}: the state after cell [{manifest.notes['cell']}], {size:.1f} MiB.")
 
 
-@session.command("show")
-@click.argument("what", metavar="FILE|SESSION")
+@session.command("show", short_help="Show what is in a session or a session file.")
+@click.argument("what", metavar="FILE|SESSION", shell_complete=offers.files_and_session_ids)
 @as_json
 def show_session(what: str, *, as_json: bool) -> None:
     """Show what a session FILE was saved from, or which states a SESSION has kept."""
@@ -95,7 +97,7 @@ def show_session(what: str, *, as_json: bool) -> None:
         click.echo(f"  [{number}] {sessions.plain(line[:80])}")
 
 
-@session.command()
+@session.command(short_help="Go on from a session file.")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--kernelspec",
@@ -103,16 +105,23 @@ def show_session(what: str, *, as_json: bool) -> None:
     help="Do not start a kernel, but install a kernelspec of that name, whose kernels begin with "
     "this state.",
 )
-def resume(path: Path, kernelspec: str | None) -> None:
+@policies.policy_options
+def resume(path: Path, kernelspec: str | None, **given: Any) -> None:
     """Start a kernel that goes on from the session file PATH, with all its variables.
 
-    Prints how to attach a console; runs until it is shut down from there, or interrupted.
+    Prints how to attach a console; runs until it is shut down from there, or interrupted. Folders
+    must be granted to the same guest paths as in the session that was saved.
     """
     sessionfile.read_manifest(path)
+    data = policies.data(given)
+    policy = policies.check(data, work=Path.cwd())
+    if not policy.checkpoints.enabled:
+        raise click.UsageError("a session is resumed with checkpoints alone")
+    preparing.get_packages(policy, quiet=False)
     options = ["--resume", str(path.absolute())]
     if kernelspec is not None:
         title = f"Python (WASI) from {path.name}"
-        folder = kernelspecs.install(kernelspec, title, options)
+        folder = kernelspecs.install(kernelspec, title, options, policy=data or None)
         click.echo(f"Installed {folder}: choose {title!r} in Jupyter.")
         return
     from jupyter_core.paths import jupyter_runtime_dir
@@ -120,6 +129,8 @@ def resume(path: Path, kernelspec: str | None) -> None:
     runtime = Path(jupyter_runtime_dir())
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     connection = runtime / f"kernel-wasi-{os.getpid()}.json"
+    if data:
+        options += ["--policy", str(_beside(connection, data))]
     click.echo(f"jupyter console --existing {connection.name}")
     sys.stdout.flush()
     argv = [
@@ -127,3 +138,15 @@ def resume(path: Path, kernelspec: str | None) -> None:
         "--on-terminal", *options,
     ]  # fmt: skip
     os.execv(sys.executable, argv)  # noqa: S606 - ourselves
+
+
+def _beside(connection: Path, data: dict[str, Any]) -> Path:
+    """A policy file for the kernel with that connection file; those of ended ones are removed."""
+    for other in connection.parent.glob("kernel-wasi-*.toml"):
+        if not other.with_suffix(".json").exists():
+            other.unlink(missing_ok=True)
+    path = connection.with_suffix(".toml")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as f:
+        f.write(policyfile.toml(data))
+    return path

@@ -43,6 +43,10 @@ PIECE_BYTES = 1 << 20
 ERRORS_BYTES = 4 << 20
 """What a cell's errors may take beyond the cell's allowance; the agent's own take less."""
 
+WRITE_BYTES = 16 << 20
+"""The most text that one fd_write takes: the worker holds no more of it at once. The rest is the
+guest's to write again, as WASI has it."""
+
 INTERVAL_S, LINE_S = 0.05, 0.01
 MAX_IOVECS = 1024
 MAX_SUBSCRIPTIONS = 4096
@@ -273,15 +277,14 @@ class Door:
                 return self._too_large(memory, total, out)
             if total > memory.size():
                 return EINVAL
-            pieces = [memory.read(at, n) for at, n in zip(vectors[::2], vectors[1::2], strict=True)]
-            data = pieces[0] if count == 1 else b"".join(pieces)
+            data = _gathered(memory, vectors, total if fd == 0 else WRITE_BYTES)
             with self._lock:
                 if fd != 0:
                     self._drain()
                     self._text("stdout" if fd == 1 else "stderr", data)
                 elif not self._from_guest(memory, data):
                     return EINVAL
-            memory.u32(out).value = total
+            memory.u32(out).value = len(data)
         except OutOfBoundsError:
             return EFAULT
         return SUCCESS
@@ -491,3 +494,13 @@ class Door:
             now = time.time_ns() if clock == 0 else self.monotonic_ns()
             timeout = max(0, timeout - now)
         return timeout / 1e9
+
+
+def _gathered(memory: LinearMemory, vectors: tuple[int, ...], most: int) -> bytes:
+    """The first `most` bytes of buffers that are given as address, length, address, ..."""
+    pieces = []
+    for at, length in zip(vectors[::2], vectors[1::2], strict=True):
+        memory.address(at, length)
+        pieces.append(memory.read(at, min(length, most)))
+        most -= len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

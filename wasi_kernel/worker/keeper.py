@@ -78,7 +78,13 @@ class Parts:
         cls, cache: Cache, policy: Policy, runtime: Runtime, plan: Plan, work: str | None,
         scratch: Path, packages: Path | None = None, installed: Path | None = None,
     ) -> Parts | None:  # fmt: skip
-        """What the plan names, or None if something of it must be prepared first."""
+        """What the plan names, or None if something of it must be prepared first.
+
+        All of it is held from now on: a guest that is made anew needs it again, hours later.
+        """
+        named = (plan.module, plan.bundle, plan.image, packages)
+        if not all(cache.hold(path) for path in named if path is not None):
+            return None
         engine = engines.make_engine(policy.limits.stack_bytes)
         module = engines.load(engine, cache, plan.module)
         notes = None if plan.image is None else cache.load(plan.image)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import environments, frames, runtimes
+from wasi_kernel import caches, environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
@@ -72,8 +72,6 @@ VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info
 
 _NO_LIBRARY = re.compile(r"No module named '?encodings'?")
 """What every CPython says that does not find its library (Python/pylifecycle.c)."""
-
-IMAGES_KEPT = 6
 IMAGE_FORMAT = "3"
 """Another one when an image's notes change their meaning: older images are made again."""
 
@@ -189,7 +187,7 @@ def find_plan(
     """The plan for `policy`, if everything that it names is there and to be trusted."""
     path = _plan_path(cache, runtime, policy, packages)
     notes = cache.load(path)
-    if notes is None or not runtime.unpacked:
+    if notes is None or "made_for" not in notes or not runtime.unpacked:
         return None
     image = notes["image"]
     plan = Plan(
@@ -220,9 +218,17 @@ class Preparation:
         """The plan, complete, and remembered.
 
         Raises:
-            InstallationError: The runtime cannot be used; says why.
+            InstallationError: The runtime cannot be used, or there is no room; says why.
         """
+        try:
+            return self._made()
+        except OSError as e:
+            raise InstallationError(
+                f"what a start needs cannot be made in {self._cache.path}: {e.strerror}; make room "
+                f"there, or name another folder with the environment variable {caches.ENV}"
+            ) from e
 
+    def _made(self) -> Plan:
         def waiting() -> None:
             self._progress("waiting for another process that prepares the same", None, None)
 
@@ -248,13 +254,13 @@ class Preparation:
                 "module": str(path), "bundle": str(bundle), "python": python,
                 "records": environments.records(dists),
                 "image": str(image) if image else None, "runtime": runtime,
+                "packages": None if self._packages is None else str(self._packages),
+                "made_for": {**self._policy.image_facts, "prefix": sys.prefix},
             }  # fmt: skip
             self._cache.store(
                 _plan_path(self._cache, self._runtime, self._policy, self._packages),
                 lambda _new: notes,
             )
-        for name in ("images", "plans"):
-            self._cache.sweep(name, IMAGES_KEPT)
         return plan
 
     def _usable(self, plan: Plan) -> bool:

@@ -6,11 +6,9 @@ guest, imports the guest's memory (and exports it as "memory", where wasmtime's 
 it) and fills the table: ordinary files go straight to wasmtime's native WASI with no Python in
 between, and what this project serves itself goes to a `Host`.
 
-Faults of the native WASI that are closed here (wasmtime 49.0.0):
-- `fd_readdir` leaves host bytes in the padding of each entry (GHSA-96f6): zeroed;
-- `fd_read` of very large buffers fails with ENOMEM (seen at 200 MB): cut to 64 MiB, which WASI
-  allows (a read may be short);
-- a guest that closes fd 0, 1 or 2 could be given that number again for a file: refused.
+A guest that closed fd 0, 1 or 2 could be given that number again for a file: that is refused. So
+the native standard streams, which are not ours, stay out of reach (GHSA-gqmc-89g8-p25r). Faults of
+single native functions are closed in natives.py.
 
 What a session writes and has open is counted on the way: see counting.py.
 """
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasmtime import FuncType, Linker, Store, ValType
 
-from wasi_kernel.worker import counting
+from wasi_kernel.worker import counting, natives
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.counting import COUNTING, FILES, GONE, LEDGER_BYTES, USAGE, WASI
 from wasi_kernel.worker.memory import LinearMemory
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
 
     from wasi_kernel.caches import Cache
 
-READ_BYTES = 64 << 20
-LOCALS = {"fd_read": "i32 i32 i32", "fd_readdir": "i32 i32 i32", **counting.LOCALS}
+LOCALS = counting.LOCALS
 """Calls whose code in `routes` needs locals of its own, after the parameters."""
 
 MONOTONIC = 1  # clockid, WASI preview 1
@@ -76,21 +73,17 @@ def signature(t: FuncType) -> str:
 def slots_wat(calls: list[tuple[str, str, int]]) -> str:
     """The module of trampolines, for calls given as (name, signature, number of parameters)."""
     funcs = "".join(
-        f'(func (export "{name}"){sig} (call_indirect{sig} {_args(n)} (i32.const {k})))\n'
+        f'(func (export "{name}"){sig} (call_indirect{sig} {natives.args(n)} (i32.const {k})))\n'
         for k, (name, sig, n) in enumerate(calls)
     )
     return f'(module (table (export "slots") {len(calls)} funcref)\n{funcs})'
-
-
-def _args(n: int) -> str:
-    return " ".join(f"(local.get {k})" for k in range(n))
 
 
 def routes_wat(calls: list[tuple[str, str, int]]) -> str:
     """The module that decides, call by call, between the native WASI and the host."""
     imports, funcs = [], []
     for name, sig, n in calls:
-        native, host = f"(call ${name} {_args(n)})", f"(call $host_{name} {_args(n)})"
+        native, host = natives.call(name, n), f"(call $host_{name} {natives.args(n)})"
         imported = [f'(import "{WASI}" "{name}" (func ${name}{sig}))']
         ours = f'(import "host" "{name}" (func $host_{name}{sig}))'
         standard = "(i32.lt_u (local.get 0) (i32.const 3))"
@@ -116,67 +109,21 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
         '(import "files" "size" (func $size (param i32) (result i64)))\n'
         '(import "files" "next" (func $next (param i32) (result i64)))\n'
         '(import "files" "place" (func $place (param i32 i64) (result i64)))\n'
-        '(import "guest" "memory" (memory 1)) (export "memory" (memory 0))\n'
+        '(import "guest" "memory" (memory 0)) (export "memory" (memory 0))\n'
         '(global $clock_offset (export "clock_offset") (mut i64) (i64.const 0))\n'
         '(global $open (export "open") (mut i32) (i32.const 0))\n'
         "(global $epoch (mut i32) (i32.const 1))\n"
         f'(memory $ledger (export "ledger") {(USAGE >> 16) + 1})\n'
     )
-    return "(module " + "\n".join([*imports, head, COUNTING, *funcs]) + ")"
+    signatures = {name: sig for name, sig, _ in calls}
+    imports.append(natives.imports(set(signatures)))
+    closed = natives.functions(signatures)
+    return "(module " + "\n".join([*imports, head, COUNTING, closed, *funcs]) + ")"
 
 
-def _short_read(native: str) -> str:
-    """fd_read that never asks for more than READ_BYTES at once, in the first buffer with room.
-
-    Parameters 0-3 are fd, iovs, count, out; locals 4 and 5 are the first buffer's length, where
-    it stands and what it is; 6 is the errno.
-    """
-    one = native.replace("(local.get 2)", "(i32.const 1)")
-    return f"""(i64.store $ledger offset=16 (call $row (local.get 0)) (i64.const -1))
-      (block $skipped (loop $skip
-        (br_if $skipped (i32.le_u (local.get 2) (i32.const 1)))
-        (br_if $skipped (i32.load offset=4 (local.get 1)))
-        (local.set 1 (i32.add (local.get 1) (i32.const 8)))
-        (local.set 2 (i32.sub (local.get 2) (i32.const 1)))
-        (br $skip)))
-      (if (i32.gt_u (local.get 2) (i32.const 1)) (then
-        (if (i32.gt_u (i32.load offset=12 (local.get 1)) (i32.const {READ_BYTES}))
-          (then (local.set 2 (i32.const 1))))))
-      (if (i32.eqz (local.get 2)) (then (return {native})))
-      (local.set 4 (i32.add (local.get 1) (i32.const 4)))
-      (local.set 5 (i32.load (local.get 4)))
-      (if (i32.le_u (local.get 5) (i32.const {READ_BYTES}))
-        (then (return {native})))
-      (i32.store (local.get 4) (i32.const {READ_BYTES}))
-      (local.set 6 {one})
-      (i32.store (local.get 4) (local.get 5))
-      (local.get 6)"""
-
-
-def _clean_readdir(native: str) -> str:
-    """fd_readdir with the three padding bytes of every entry set to zero, of a cut one too.
-
-    An entry is d_next u64, d_ino u64, d_namlen u32, d_type u8, padding, then the name. Parameters
-    0-4 are fd, buf, buf_len, cookie, out; locals 5 errno, 6 the entry's address, 7 the end.
-    """
-    pads = "".join(
-        f"""(br_if $done (i32.gt_u (i32.add (local.get 6) (i32.const {at + 1})) (local.get 7)))
-          (i32.store8 offset={at} (local.get 6) (i32.const 0))
-          """
-        for at in (21, 22, 23)
-    )
-    return f"""(local.set 5 {native})
-      (if (i32.eqz (local.get 5)) (then
-        (local.set 6 (local.get 1))
-        (local.set 7 (i32.add (local.get 1) (i32.load (local.get 4))))
-        (block $done (loop $next
-          {pads}
-          (br_if $done (i32.gt_u (i32.load offset=16 (local.get 6))
-                                 (i32.sub (local.get 7) (local.get 6))))
-          (local.set 6 (i32.add (i32.add (local.get 6) (i32.const 24))
-                                (i32.load offset=16 (local.get 6))))
-          (br $next)))))
-      (local.get 5)"""
+def _reading(native: str) -> str:
+    """fd_read, after which it is not known where its fd's next write begins."""
+    return f"(i64.store $ledger offset=16 (call $row (local.get 0)) (i64.const -1)) {native}"
 
 
 def _steady_clock(native: str) -> str:
@@ -190,8 +137,7 @@ def _steady_clock(native: str) -> str:
 
 
 _SHAPES = {
-    "fd_read": _short_read,
-    "fd_readdir": _clean_readdir,
+    "fd_read": _reading,
     "clock_time_get": _steady_clock,
     **counting.SHAPES,
 }

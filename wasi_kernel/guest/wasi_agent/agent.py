@@ -59,6 +59,7 @@ class Agent:
         from wasi_agent.shell import make_shell
 
         self.door = door
+        self.env: dict[str, str] = {}  # what the policy gave
         self.loop = aio.install()
         self.inputs = Inputs(door)
         self.streams = Output(door, "stdout"), Output(door, "stderr")
@@ -131,15 +132,22 @@ class Agent:
         env = content["env"]
         for name in set(os.environ) - set(env):
             del os.environ[name]
-        os.environ.update(env)
-        extend_path(env.get("PYTHONPATH", ""))
         self.learn(content)
+        extend_path(env.get("PYTHONPATH", ""))
         plots.settle(content["facts"])
         os.chdir(content["facts"].get("cwd", "/work"))
         reseed()
 
     def learn(self, content: dict[str, Any]) -> None:
-        """Takes note of what this session may use."""
+        """Takes note of what this session may use.
+
+        Of the environment, what differs from what was given before: what cells did to it stays.
+        """
+        env = dict(content["env"])
+        for name in set(self.env) - set(env):
+            os.environ.pop(name, None)
+        os.environ.update({k: v for k, v in env.items() if self.env.get(k) != v})
+        self.env = env
         self.door.message_bytes = content["message_bytes"]
         self.magics.facts = content["facts"]
 

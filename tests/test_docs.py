@@ -1,0 +1,232 @@
+"""Shows that the pages in docs/ are true: their examples are run, their reference is the code's.
+
+The blocks of policies.md are run one after the other, as a reader would, in a home folder of their
+own: files are written, commands go to a shell, cells to a real kernel of the kernelspec that the
+block names. What the page says that they print is compared; `...` stands for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+import wasi_kernel
+from wasi_kernel.cli import policies, reference
+from wasi_kernel.policy import FRONTENDS, CheckpointLimits, Grant, Limits, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = Path(wasi_kernel.__file__).parent.parent / "docs"
+TIMEOUT_S = 100
+_BLOCK = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Block(NamedTuple):
+    """A code block: its language, what follows that on its line, its text, where it is."""
+
+    language: str
+    about: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    return [
+        Block(m[1], m[2], m[3], page.count("\n", 0, m.start()) + 1) for m in _BLOCK.finditer(page)
+    ]
+
+
+def commands(text: str) -> Iterator[tuple[str, str]]:
+    """(command, what it prints) of a console block."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, printed = part.partition("\n")
+        yield command, printed
+
+
+def agrees(expected: str, said: str) -> bool:
+    parts = [re.escape(part) for part in expected.strip().split("...")]
+    return re.fullmatch(".*".join(parts), said.strip(), re.DOTALL) is not None
+
+
+class Reader:
+    """Does what a page says, in a home folder of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.cwd, self._home = home, home
+        commands = home / ".bin"
+        commands.mkdir(parents=True)
+        for name, options in (("python", ""), ("wasi-kernel", "-P -m wasi_kernel")):
+            (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+            (commands / name).chmod(0o755)
+        self.env = {
+            **os.environ, "HOME": str(home), "PATH": f"{commands}:{os.environ['PATH']}",
+            "JUPYTER_DATA_DIR": str(home / ".local/share/jupyter"),
+            "JUPYTER_PATH": str(home / "hub/share/jupyter"),
+        }  # fmt: skip
+        self._kernels: dict[tuple[str, Path], tuple[Any, Any]] = {}
+
+    def shell(self, command: str) -> str:
+        """What a command prints, as on a terminal; it may change the folder and the environment."""
+        after = self._home / ".after"
+        script = f'{command}\nstatus=$?; pwd > "{after}"; env -0 > "{after}.env"; exit $status'
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script], cwd=self.cwd, env=self.env, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.cwd = Path(after.read_text().strip())
+        pairs = Path(f"{after}.env").read_text().split("\0")
+        self.env = dict(pair.split("=", 1) for pair in pairs if pair)
+        return done.stdout
+
+    def cell(self, name: str, code: str) -> str:
+        """What a cell shows in a notebook in this folder; of an error, its end."""
+        if (name, self.cwd) not in self._kernels:
+            with pytest.MonkeyPatch.context() as patch:
+                for key in ("HOME", "JUPYTER_DATA_DIR", "JUPYTER_PATH"):
+                    patch.setenv(key, self.env[key])
+                self._kernels[name, self.cwd] = start_new_kernel(
+                    kernel_name=name, startup_timeout=TIMEOUT_S, cwd=str(self.cwd)
+                )
+        _, client = self._kernels[name, self.cwd]
+        shown: list[str] = []
+
+        def show(message: dict[str, Any]) -> None:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                shown.append(content["text"])
+            elif message["msg_type"] == "execute_result":
+                shown.append(content["data"]["text/plain"])
+            elif message["msg_type"] == "error":
+                text = _ANSI.sub("", "\n".join(content["traceback"]))
+                shown.append(text[text.rindex(f"{content['ename']}: ") :])
+
+        client.execute_interactive(code, timeout=TIMEOUT_S, output_hook=show)
+        return "".join(shown)
+
+    def close(self) -> None:
+        for manager, client in self._kernels.values():
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    found = Reader(tmp_path / "home")
+    yield found
+    found.close()
+
+
+@pytest.mark.timeout(300)
+def test_the_examples_do_what_the_page_says(reader: Reader):
+    found = blocks((DOCS / "policies.md").read_text())
+    assert [b.language for b in found].count("toml") == 3
+    shown = 0
+    for k, block in enumerate(found):
+        where = f"docs/policies.md:{block.line}"
+        if block.language == "console":
+            for command, printed in commands(block.text):
+                said = reader.shell(command)
+                assert agrees(printed, said), f"{where}: $ {command}\n{said}"
+        elif block.about.startswith("kernel="):
+            said = reader.cell(block.about.removeprefix("kernel="), block.text)
+            told = found[k + 1] if found[k + 1 : k + 2] else None
+            expected = told.text if told is not None and told.language == "text" else ""
+            assert agrees(expected, said), f"{where}:\n{block.text}\n{said}"
+            shown += 1
+        elif block.language in ("toml", "python"):
+            (reader.cwd / block.about).write_text(block.text)
+        else:
+            assert block.language == "text", where
+    assert shown >= 10
+
+
+def test_a_page_that_is_wrong_is_seen():
+    assert agrees("a ...\nc\n", "a b\nb\nc")
+    assert not agrees("a ...\nc\n", "a b\nb\nc\nd")
+    assert not agrees("", "something")
+    assert list(commands("$ x y\n1\n2\n$ z\n")) == [("x y", "1\n2\n"), ("z", "")]
+    (block,) = blocks("text\n```python a.py\nx = 1\n```\n")
+    assert block == Block("python", "a.py", "x = 1\n", 2)
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for path in DOCS.glob("*.md"):
+        text = path.read_text()
+        heads = {
+            re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-")
+            for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            page, _, anchor = target.partition("#")
+            assert not page or (DOCS / page).exists(), target
+            assert page or anchor in heads, target
+
+
+# -- the reference -------------------------------------------------------------------------------
+
+
+def test_the_reference_is_what_the_generator_makes():
+    """If it is not: wasi-kernel policy-reference > docs/policy-reference.md"""
+    assert (DOCS / "policy-reference.md").read_text() == reference.page()
+
+
+def test_the_reference_has_every_field():
+    page = reference.page()
+    for prefix, kind in (("", Policy), ("limits.", Limits), ("checkpoints.", CheckpointLimits),
+                         ("grants[].", Grant)):  # fmt: skip
+        for each in fields(kind):
+            if each.name not in ("limits", "checkpoints"):
+                assert f"\n### `{prefix}{each.name}`\n" in page
+
+
+def test_every_option_of_a_policy_is_in_the_reference():
+    page = reference.page()
+    others = {"start", "pairs", "force", "requirements"}
+    for option in policies.options():
+        if option.name not in others:
+            assert f"`{option.opts[0]}" in page
+
+
+def test_what_is_allowed_is_what_the_policys_check_says():
+    page = reference.page()
+    assert "- Allowed: from 128 MiB to 4 GiB\n- Option: `--memory SIZE`" in page
+    assert f"- Allowed: one of {', '.join(FRONTENDS)}" in page
+    assert '- Default: `"2 GiB"`' in page
+
+
+@dataclass(frozen=True)
+class Undocumented:
+    """Has a field.
+
+    Attributes:
+        other: Not the one that it has.
+    """
+
+    field: int = 0
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Has a field.
+
+    Attributes:
+        field: Which nothing checks.
+    """
+
+    field: int = 0
+
+
+@pytest.mark.parametrize("kind", [Undocumented, Unchecked])
+def test_a_field_without_words_or_check_is_an_error(kind: type):
+    with pytest.raises(ValueError, match="field"):
+        list(reference._keys(kind, ""))
