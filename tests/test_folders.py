@@ -311,6 +311,38 @@ def test_a_kept_folder_in_use_is_not_swept_however_old(tmp_path: Path):
     own.release()
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from wasi_kernel.folders import OwnFolder
+own = OwnFolder(Path(sys.argv[1]))
+left = int(sys.argv[2])
+for k in range(3):
+    (own.path / f"file-{k}").touch()
+    (own.path / f"folder-{k}" / "in").mkdir(parents=True)
+def hook(event, args):
+    global left
+    if event in ("os.remove", "os.rmdir"):
+        left -= 1
+        if left < 0:
+            os._exit(0)
+sys.addaudithook(hook)
+own.release()
+"""
+
+
+def test_what_is_left_when_the_removing_is_killed_is_swept(tmp_path: Path):
+    """The lock goes last: a folder without one was never swept."""
+    left = []
+    for k in range(0, 10, 3):
+        argv = [sys.executable, "-c", KILLED, str(tmp_path), str(k)]
+        subprocess.run(argv, check=True)
+        left += names(tmp_path)
+        folders.sweep(tmp_path)
+        assert names(tmp_path) == set()
+    assert len(left) == 4
+
+
 def test_only_folders_with_the_prefix_are_swept(tmp_path: Path):
     for name in ("a-1", "a-2", "b-1", "a"):
         dead(tmp_path, name)
@@ -409,8 +441,8 @@ def meet(base: Path, moment: str, source: str) -> str:
     return done.stdout
 
 
-LOCKING, REMOVING = "fcntl.flock", "os.listdir"
-"""Just before a lock is taken, and before a folder is removed."""
+LOCKING, REMOVING = "fcntl.flock", "os.remove"
+"""Just before a lock is taken, and before the first file of a folder is removed."""
 
 
 def test_a_folder_is_not_swept_while_it_is_made(tmp_path: Path):

@@ -192,3 +192,62 @@ def test_a_working_folder_that_is_protected_is_left_out_with_a_notice(home: Path
         assert (given.work, given.notices) == (str(home / "notebooks"), ())
     finally:
         given.release()
+
+
+# -- folders in one another ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, home: Path) -> Path:
+    """A folder to be granted writable, with one in it, beside one that is nobody's."""
+    for name in ("project/data/deep", "private/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path / "project"
+
+
+def nested(project: Path, inner: str = "data") -> Policy:
+    return Policy(grants=(Grant(str(project), "/p", True), Grant(str(project / inner), "/d")))
+
+
+@pytest.mark.parametrize("inner", ["data", "data/deep", "data/../data", "here", "data/here"])
+def test_a_folder_in_a_writable_one_may_be_granted(project: Path, cache: Path, inner: str):
+    link(project / "here", Path("data"))
+    link(project / "data" / "here", Path("../data/deep"))
+    check(nested(project, inner), cache)
+
+
+@pytest.mark.parametrize(
+    ("at", "to", "inner"),
+    [
+        ("data", "../private", "data"),
+        ("data", "../private", "data/deep"),
+        ("data/deep", "../../private", "data/deep"),
+        ("data", "next", "data"),
+        ("data", "{}/private", "data"),
+        ("data", "/etc", "data"),
+        ("data", ".././project/./../private/.", "data/deep"),
+    ],
+)
+def test_a_link_out_of_a_writable_folder_is_not_followed(
+    project: Path, cache: Path, at: str, to: str, inner: str
+):
+    """A guest may have put it there, for the next session: once this was a way out."""
+    link(project / "next", Path("../private"))
+    (project / at).rename(project / "old")
+    link(project / at, Path(to.format(project.parent)))
+    if to == "/etc":
+        (project.parent / "private" / "deep").rmdir()
+    with pytest.raises(PolicyError) as caught:
+        check(nested(project, inner), cache)
+    assert caught.value.key == "grants[1].host_path"
+    assert "a link leads out of" in caught.value.allowed
+
+
+def test_a_link_elsewhere_is_the_users_own(project: Path, cache: Path, tmp_path: Path):
+    """Beside a writable folder, or in one that is not writable, no guest can have put it."""
+    link(tmp_path / "to-private", Path("private"))
+    out, grant = str(tmp_path / "to-private"), Grant(str(project), "/p", True)
+    check(Policy(grants=(grant, Grant(out, "/d"))), cache)
+    link(project / "out", Path("../private"))
+    fixed = Grant(str(project), "/p"), Grant(str(project / "out"), "/d")
+    check(Policy(grants=fixed), cache)

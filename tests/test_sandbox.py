@@ -9,7 +9,9 @@ import time
 import pytest
 
 from wasi_kernel import Limits, Policy, Sandbox
+from wasi_kernel.caches import Cache
 from wasi_kernel.errors import InstallationError, RuntimeNotFoundError
+from wasi_kernel.launch import SCRATCH
 
 
 def test_a_value_its_forms_and_its_number(box):
@@ -187,12 +189,15 @@ def test_restart_forgets(box):
     assert box.run("kept").error.ename == "NameError"
 
 
-def test_after_close_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_after_close_nothing_is_left():
+    folder = Cache().folder(SCRATCH)
+    before = set(folder.iterdir())
     with Sandbox() as box:
         assert box.run("open('/tmp/a', 'w').write('a')").ok
-        assert list(tmp_path.iterdir()) != []
-    assert list(tmp_path.iterdir()) == []
+        (new,) = set(folder.iterdir()) - before
+        assert (new / "tmp" / "a").read_text() == "a"
+    assert not new.exists()
+    assert set(folder.iterdir()) <= before
     box.interrupt()  # nothing to interrupt, no error
     box.close()
 

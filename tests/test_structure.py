@@ -22,12 +22,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "frames",
         "history",
         "records",
-        "folders",
-        "installed",
+        "trees",
+        "plainfiles",
         "filters",
         "layouts",
         "advisories",
     ),
+    ("folders", "installed"),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
     ("archives",),
     ("runtimestore",),
@@ -55,7 +56,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine", "natives"),
+    ("memory", "link", "engine", "natives", "preopens"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),

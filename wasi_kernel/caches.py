@@ -2,9 +2,9 @@
 
 A compiled module is native code and an image is a whole interpreter, so nothing is loaded unless
 this user's own process made it and it is still what was made: folders are owner-only, files are
-written beside and renamed, and each has a seal, a small file with its SHA-256 and its identity
-(device, inode, size, mtime, ctime). While the identity is the sealed one the content is taken as
-the sealed one; otherwise it is hashed again, and what differs is removed and made again.
+written beside and renamed, and each has a seal, a small file with its SHA-256, its name and its
+identity (device, inode, size, mtime, ctime). While the identity is the sealed one the content is
+taken as the sealed one; otherwise it is hashed again, and what differs is removed and made again.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -45,7 +45,7 @@ def default_path() -> Path:
         return Path(os.path.expanduser(os.environ[ENV])).absolute()
     if sys.platform == "linux":  # the same place, without 20 ms of imports on the start path
         base = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
-        return Path(base) / "wasi-kernel"
+        return Path(base).absolute() / "wasi-kernel"
     import platformdirs
 
     return Path(platformdirs.user_cache_path("wasi-kernel"))
@@ -93,6 +93,19 @@ class Cache:
         if state.st_mode & 0o077:
             path.chmod(0o700)
 
+    def has_folder(self, path: Path) -> bool:
+        """Is there a folder of this user's at `path`, and does it lie in this cache?
+
+        No part of the way below the cache is a link: what a guest is shown is never elsewhere.
+        """
+        if not path.is_relative_to(self.path):
+            return False
+        return all(
+            _is_own_folder(each)
+            for each in (path, *path.parents)
+            if each != self.path and each.is_relative_to(self.path)
+        )
+
     @contextlib.contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Holds the lock `name` among all processes that use this cache.
@@ -101,7 +114,9 @@ class Cache:
         """
         import filelock
 
-        lock = filelock.FileLock(self.folder("locks") / f"{name}.lock", mode=0o600)
+        path = self.folder("locks") / f"{name}.lock"
+        _make_plain(path)
+        lock = filelock.FileLock(path, mode=0o600)
         while True:
             try:
                 lock.acquire(timeout=0.25)
@@ -109,6 +124,8 @@ class Cache:
             except filelock.Timeout:
                 if on_wait is not None:
                     on_wait()
+            except OSError as e:
+                raise InstallationError(f"{path} cannot be locked: {e.strerror}") from e
         try:
             yield
         finally:
@@ -170,7 +187,10 @@ class Cache:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             new.replace(path)
-            seal = {"sha256": digest, "identity": _identity(_own_file(path)), "notes": notes}
+            seal = {
+                "sha256": digest, "identity": _identity(_own_file(path)), "name": _name(path),
+                "notes": notes,
+            }  # fmt: skip
             _write_new(_seal_path(path), json.dumps(seal).encode())
         finally:
             new.unlink(missing_ok=True)
@@ -266,12 +286,13 @@ class Cache:
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         note = self.folder("digests") / key
         with contextlib.suppress(OSError, ValueError, InstallationError):
-            text = _read_own(note).decode()
-            if len(text) == 64:
-                return text
+            digest, _, check = _read_own(note).decode().partition(" ")
+            if check == _check(key, digest):
+                return digest
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
-        _write_new(note, digest.encode())
+        _discard(note)
+        _write_new(note, f"{digest} {_check(key, digest)}".encode())
         return digest
 
     def sweep(self, name: str, keep: int) -> None:
@@ -289,6 +310,16 @@ class Cache:
                     self.discard(path)
 
 
+def _name(path: Path) -> str:
+    """What a file is by its place in the cache; one that was put in another's place is not."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _check(key: str, digest: str) -> str:
+    """Shows that a note of a digest is whole, and the one of that file."""
+    return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:16]
+
+
 def _seal_path(path: Path) -> Path:
     return path.with_name(path.name + SEAL)
 
@@ -301,12 +332,15 @@ def _checked(path: Path) -> dict[str, Any]:
     """The notes sealed with a file that is what its seal says; raises `_UNTRUSTED` if it is not."""
     seal = json.loads(_read_own(_seal_path(path)))
     state = _own_file(path)
-    if seal["identity"] != _identity(state):
+    if seal["identity"] != _identity(state) or seal.get("name") != _name(path):
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
-        if digest != seal["sha256"]:
+        # A file that was renamed has another ctime, so that one that was sealed before seals had
+        # names, and still has its identity, is at its place.
+        name = seal.get("name", _name(path) if seal["identity"] == _identity(state) else "")
+        if digest != seal["sha256"] or name != _name(path):
             raise ValueError("content differs from its seal")
-        seal["identity"] = _identity(state)
+        seal |= {"identity": _identity(state), "name": _name(path)}
         _write_new(_seal_path(path), json.dumps(seal).encode())
     notes = seal["notes"]
     if not isinstance(notes, dict):
@@ -367,6 +401,21 @@ def _locked(path: Path, *, exclusive: bool) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def _is_own_folder(path: Path) -> bool:
+    try:
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+
+
+def _make_plain(path: Path) -> None:
+    """Removes what is there if it is no plain file: a folder or a link cannot be locked."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            _discard(path)
 
 
 def _identity(state: os.stat_result) -> list[int]:

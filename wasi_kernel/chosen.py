@@ -12,7 +12,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import runtimes
+from wasi_kernel import plainfiles, runtimes
 from wasi_kernel.errors import PackagesMissingError
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def is_set(name: str) -> bool:
 def read(cache: Path, policy: Policy) -> dict[str, Any] | None:
     """The resolution that was noted (see Resolution.to_dict), with the `folder` of its set."""
     try:
-        said = json.loads(note_path(cache, policy).read_bytes())
-        there = _SET.fullmatch(said["folder"]) and (cache / FOLDER / said["folder"]).is_dir()
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(plainfiles.read(note_path(cache, policy)))
+        path = cache / FOLDER / said["folder"]
+        there = _SET.fullmatch(said["folder"]) and path.is_dir() and not path.is_symlink()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return said if there else None
 

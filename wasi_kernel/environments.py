@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wasi_kernel import plainfiles
 from wasi_kernel.errors import AgentMissingError, InstallationError
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 BUNDLE = "/usr/lib/wasi-kernel"
 """Guest path of the bundle."""
+
+CONTENTS = "contents.json"
+"""The bundle's list of its own files."""
+
+FILE_BYTES = 1 << 28
 
 ROOTS = ("ipython", "matplotlib-inline", "comm", "ipywidgets", "tqdm")
 
@@ -181,7 +187,7 @@ def bundle(
     for path in agent_files():
         h.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = cache.folder("bundles") / h.hexdigest()[:32]
-    if folder.is_dir():
+    if cache.has_folder(folder) and is_whole(folder):
         return folder
 
     def fill(new: Path) -> None:
@@ -197,9 +203,29 @@ def bundle(
         for path in agent_files():
             shutil.copyfile(path, new / "wasi_agent" / path.name)
         compile_all(new)
+        (new / CONTENTS).write_text(json.dumps(_contents(new)))
 
     cache.make_folder(folder, fill)
     return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Is a bundle what it was when it was made? Reads all of it."""
+    try:
+        said = json.loads(plainfiles.read(folder / CONTENTS))
+        return bool(said == _contents(folder))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """{name: SHA-256} of all files below `folder` but the list itself."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name != CONTENTS and not path.is_dir():
+            found[name] = hashlib.sha256(plainfiles.read(path, FILE_BYTES)).hexdigest()
+    return found
 
 
 def records(dists: dict[str, metadata.Distribution]) -> list[str]:

@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from wasi_kernel import trees
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -59,14 +61,14 @@ class OwnFolder:
         """Removes what is in it, but for what has one of the names in `spare`."""
         for each in self.path.iterdir():
             if each.name not in (LOCK, *spare):
-                _remove(each)
+                trees.remove(each)
 
     def release(self) -> None:
         """Lets others have it: removes it, unless it is to be kept."""
         if self._lock < 0:
             return
         if not (self.path / KEEP).exists():
-            _remove(self.path)
+            trees.remove(self.path, last=LOCK)
         os.close(self._lock)
         self._lock = -1
 
@@ -80,7 +82,7 @@ def sweep(base: Path, prefix: str = "") -> None:
             fd = _locked(path / LOCK)
             try:
                 if not _kept(path):  # it may have been released, to be kept, just now
-                    _remove(path)
+                    trees.remove(path, last=LOCK)  # else it would never be swept, if killed
             finally:
                 os.close(fd)
 
@@ -116,49 +118,3 @@ def _locked(path: Path, flags: int = 0) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _remove(path: Path) -> None:
-    """Removes a file, or a folder with all that is in it, however deep that goes.
-
-    A guest can nest folders deeper than any path or stack goes: its subfolders are moved up first,
-    so that no path has more than two names and nothing calls itself.
-    """
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(OSError):  # what is left is swept away later, or is not ours
-        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            while _empty(top):
-                pass
-        finally:
-            os.close(top)
-        path.rmdir()
-
-
-def _empty(top: int) -> bool:
-    """One round of removing all that is in the folder `top`; was there any progress, and more?"""
-    done = 0
-    for name in os.listdir(top):
-        with contextlib.suppress(OSError):
-            try:
-                os.unlink(name, dir_fd=top)
-            except (IsADirectoryError, PermissionError):  # on Linux and on macOS
-                _flatten(top, name)
-                os.rmdir(name, dir_fd=top)
-            done += 1
-    return done > 0 and bool(os.listdir(top))
-
-
-def _flatten(top: int, name: str) -> None:
-    """Empties the folder `name` in `top`: its files go, its folders move up into `top`."""
-    inside = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-    try:
-        for each in os.listdir(inside):
-            try:
-                os.unlink(each, dir_fd=inside)
-            except (IsADirectoryError, PermissionError):
-                os.rename(each, os.urandom(16).hex(), src_dir_fd=inside, dst_dir_fd=top)
-    finally:
-        os.close(inside)

@@ -19,7 +19,7 @@ from wasi_kernel.errors import PolicyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from wasi_kernel.policy import Policy
+    from wasi_kernel.policy import Grant, Policy
 
 SYSTEM = ("/proc", "/sys", "/dev", "/run")
 KEYS = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".config", ".jupyter", ".local/share/jupyter")
@@ -55,6 +55,13 @@ def check(policy: Policy, cache: Path) -> None:
     PolicyError.raise_all(_refusals(policy, range(len(policy.grants)), cache))
 
 
+def identities(policy: Policy, work: str | None) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """(host path, (device, inode)) of each folder that a session with `policy` in `work` has."""
+    paths = [grant.host_path for grant in policy.grants]
+    paths += [work] if work is not None and policy.work_grant is None else []
+    return tuple((path, i) for path in paths if (i := _identity(Path(path))) is not None)
+
+
 def check_file(policy: Policy, data: dict[str, Any], cache: Path) -> None:
     """The same for a policy file's `data`, as far as it is the same for every notebook's folder.
 
@@ -73,9 +80,52 @@ def _refusals(policy: Policy, numbers: Iterable[int], cache: Path) -> Iterator[P
     for k in numbers:
         grant = policy.grants[k]
         reason = refusal(Path(grant.host_path), cache, forced=grant.forced)
+        reason = reason or _led_astray(grant, policy)
         if reason is not None:
             allowed = f"a folder that may be granted; this one is refused, since {reason}"
             yield PolicyError(f"grants[{k}].host_path", grant.host_path, allowed)
+
+
+def _led_astray(grant: Grant, policy: Policy) -> str | None:
+    """Why `grant` must not be given beside the others that are writable.
+
+    What lies in a writable folder is the guest's: it may have put a link there, to anywhere, for
+    the next session that follows the path of another grant through it.
+    """
+    way = [_ancestry(Path(step)) for step in _way(grant.host_path)]
+    for other in policy.grants:
+        own = _identity(Path(other.host_path)) if other.writable and other is not grant else None
+        if own is not None and any(own in above for above in way) and own not in way[-1]:
+            return f"a link leads out of {other.host_path} there, which is granted writable"
+    return None
+
+
+def _way(path: str) -> list[str]:
+    """The folders that a path leads through, links resolved one by one; the last is its end."""
+    left, links = path.split("/")[::-1], 0
+    here, found = "/", ["/"]
+    while left:
+        name = left.pop()
+        if name in ("", "."):
+            continue
+        there = os.path.normpath(os.path.join(here, name))  # `here` has no links in it
+        try:
+            target = os.readlink(there)
+        except OSError:
+            here = there
+            found.append(here)
+            continue
+        links += 1
+        if links > LINKS:
+            break
+        if target.startswith("/"):
+            here = "/"
+        left += target.split("/")[::-1]
+    return found
+
+
+LINKS = 40
+"""So many links one after the other are followed by Linux (path_resolution(7))."""
 
 
 def refusal(folder: Path, cache: Path, *, forced: bool = False) -> str | None:

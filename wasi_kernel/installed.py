@@ -7,7 +7,7 @@ on the guest's `sys.path` is a matter of its memory, so that undo needs nothing 
     <session's folder>/installed/<key>/     hard links to a set in the cache
     <session's folder>/installed.json       {key: {"bytes": ..., "packages": [[name, version]]}}
 
-Pure bookkeeping; standard library only.
+Pure bookkeeping.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from wasi_kernel import plainfiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,8 +43,7 @@ _VERSION = re.compile(r"[0-9a-z][0-9a-z.+!_-]{0,98}")
 def load(base: Path) -> dict[str, dict[str, Any]]:
     """The note of the session in `base`; empty if it has installed nothing."""
     try:
-        with (base / NOTE).open("rb") as f:
-            found = json.loads(f.read(NOTE_BYTES + 1))
+        found = json.loads(plainfiles.read(base / NOTE, NOTE_BYTES))
         check(found)
     except (OSError, ValueError, RecursionError):
         return {}

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,8 @@ class WasiKernel(Kernel):
         if self.shell_stream is not None:
             self.shell_stream.on_recv(self._received, copy=False)
         self._sandbox = Session(self._settings, self._worker)
-        asyncio.get_running_loop().call_later(2.0, self._settings.sweep)
+        sweep = threading.Thread(target=self._settings.sweep, daemon=True)  # it may take minutes
+        asyncio.get_running_loop().call_later(2.0, sweep.start)
 
     # -- what ipykernel's base class asks for ------------------------------------------------
 

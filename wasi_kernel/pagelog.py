@@ -20,10 +20,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import records
+from wasi_kernel import plainfiles, records
 from wasi_kernel.errors import PageLogError
 from wasi_kernel.records import CHECKPOINT, HEAD, NAME, PAGE, WHOLE, Checkpoint, Run, Table
 
@@ -37,6 +38,7 @@ ORIGIN = "origin.json"
 """File of a fork's folder: how much of its first segments is its own past."""
 
 SEGMENT_CHECKPOINTS = 50
+_NUMBER = re.compile(r"[0-9]{1,9}")
 MAX_IOVECS = 512  # IOV_MAX is 1024 on Linux and macOS
 PIECE_PAGES = 256
 
@@ -147,12 +149,14 @@ class PageLog:
         """
         others: list[PageLogError] = []
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            number = int(path.name.removesuffix(SUFFIX))
+            if not _NUMBER.fullmatch(path.stem):
+                continue  # no file of ours
+            number = int(path.stem)
             inherited = limits.get(str(number))
             readable = inherited is not None or self._read_only
             flags = os.O_RDONLY if readable else os.O_RDWR
             try:
-                fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:  # dropped just now, by the process that writes
                 return False
             segment = self._segments[number] = _Segment(number, path, fd, inherited)
@@ -193,10 +197,12 @@ class PageLog:
 
     def _origin(self) -> dict[str, int]:
         try:
-            data = json.loads((self._folder / ORIGIN).read_bytes())
+            data = json.loads(plainfiles.read(self._folder / ORIGIN))
         except FileNotFoundError:
             return {}
-        except ValueError as e:
+        except OSError as e:
+            raise PageLogError(ORIGIN, f"damaged: {e.strerror}") from None
+        except (ValueError, RecursionError) as e:
             raise PageLogError(ORIGIN, f"damaged: {e}") from None
         if not isinstance(data, dict) or not all(type(v) is int for v in data.values()):
             raise PageLogError(ORIGIN, "damaged: it is no object of numbers")

@@ -17,17 +17,20 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import runtimestore
+from wasi_kernel import plainfiles, runtimestore
 from wasi_kernel.errors import PolicyError, PolicyFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
 FILE = "policy.toml"
 HEAD = "# What kernels of this kernelspec may reach. See: wasi-kernel install --help\n"
+
+LEVELS = 20
+"""How many tables and arrays may be in one another; a policy needs three."""
 
 MODES = {"ro": False, "rw": True}
 SIZES = ("memory_bytes", "stack_bytes", "output_bytes", "message_bytes", "written_bytes")
@@ -68,11 +71,26 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return _checked(tomllib.loads(plainfiles.read(path).decode("utf-8")))
     except OSError as e:
         raise PolicyFileError(str(path), f"cannot be read: {e.strerror}") from e
     except (ValueError, RecursionError) as e:  # no TOML, no UTF-8, a number too long, too deep
         raise PolicyFileError(str(path), f"is not TOML: {e}") from e
+
+
+def _checked(data: dict[str, Any]) -> dict[str, Any]:
+    """`data`, if its tables are not too deep to be shown in an error.
+
+    Raises:
+        ValueError: They are.
+    """
+    level: list[Any] = [data]
+    for _ in range(LEVELS):
+        level = [v for each in level if isinstance(each, (dict, list))
+                 for v in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+    if level:
+        raise ValueError(f"tables are in one another more than {LEVELS} times")
+    return data
 
 
 def text(data: dict[str, Any]) -> str:
@@ -126,6 +144,9 @@ class _Host:
 
     def path(self, key: str, written: str) -> str | None:
         """The absolute host path that is meant; None if something is wrong with it."""
+        if "\0" in written:
+            self.problems.append(PolicyError(key, written, "a path without NUL characters"))
+            return None
         missing = [n for n in _VARIABLE.findall(written) if n not in self._environ]
         if missing:
             allowed = f"a path; the host's environment has no {', '.join(missing)}"

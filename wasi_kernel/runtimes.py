@@ -54,8 +54,11 @@ class Runtime:
 
     @property
     def unpacked(self) -> bool:
-        """Are the files there that `unpack` makes?"""
-        return all(path.exists() for path in self.files)
+        """Are the files there that `unpack` makes, in folders that are no links?"""
+        return all(
+            path.exists() and not path.parent.is_symlink() and not path.parent.parent.is_symlink()
+            for path in self.files
+        )
 
 
 def named(spec: str | None) -> str | None:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import installed
+from wasi_kernel import installed, plainfiles
 from wasi_kernel.errors import SessionFileError
 from wasi_kernel.pagelog import PageLog
 from wasi_kernel.policy import raising
@@ -89,12 +89,30 @@ class Base:
             SessionFileError: There is nothing that can be read.
         """
         try:
-            found = cls(**json.loads((folder / BASE).read_bytes()))
-        except (OSError, ValueError, TypeError) as e:
+            found = cls(**json.loads(plainfiles.read(folder / BASE)))
+            found._check()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise SessionFileError(
                 folder.name, f"it has no state that was kept ({type(e).__name__})"
             ) from None
         return found
+
+    def _check(self) -> None:
+        """Checks what was read.
+
+        Raises:
+            ValueError: It cannot have been written by `store`.
+        """
+        if not all(isinstance(text, str) for text in (self.image, self.digest)):
+            raise ValueError("image or digest")
+        if type(self.own) is not bool or not isinstance(self.made_of, dict):
+            raise ValueError("own or made_of")
+        if type(self.bytes) is not int or not 0 < self.bytes <= MAX_PAGES * PAGE:
+            raise ValueError("bytes")
+        if self.own:
+            _check_notes(self.notes, self.bytes)
+        elif not isinstance(self.notes, dict):
+            raise ValueError("notes")
 
     def path(self, folder: Path) -> Path:
         """Where the image is, for the session in `folder`."""
@@ -212,7 +230,7 @@ def read_manifest(path: Path) -> Manifest:
         SessionFileError: It is no session file, or damaged.
     """
     try:
-        with path.open("rb") as f:
+        with plainfiles.opened(path) as f:
             return _manifest(path, f)[0]
     except OSError as e:
         raise SessionFileError(str(path), e.strerror or str(e)) from None
@@ -239,9 +257,24 @@ def _check(found: Manifest) -> None:
     Raises:
         ValueError: It cannot have been written by `save`.
     """
-    notes, size = found.notes, found.pages * PAGE
     if type(found.pages) is not int or not 0 < found.pages <= MAX_PAGES or found.pages % 16:
         raise ValueError(f"{found.pages!r} pages")
+    _check_notes(found.notes, found.pages * PAGE)
+    if not isinstance(found.made_of, dict) or not isinstance(found.kernel, str):
+        raise ValueError("made_of or kernel")  # noqa: TRY004 - one error for all
+    if type(found.saved_s) not in (int, float) or not 0 <= found.saved_s < 1 << 40:
+        raise ValueError("saved_s is no time")
+    if not all(type(n) is int and isinstance(line, str) for n, line in found.cells):
+        raise ValueError("cells")
+    installed.check(found.installed)
+
+
+def _check_notes(notes: dict[str, Any], size: int) -> None:
+    """Checks what will be used to wake a guest in `size` bytes of memory.
+
+    Raises:
+        ValueError: It cannot have been written here.
+    """
     for name, most in (("tray", size - TRAY_BYTES), ("clock_ns", 1 << 62), ("cell", 1 << 31)):
         if type(notes[name]) is not int or not 0 <= notes[name] <= most:
             raise ValueError(f"{name} = {notes[name]!r}")
@@ -251,13 +284,6 @@ def _check(found: Manifest) -> None:
     if notes["stream"] not in ("stdout", "stderr"):
         raise ValueError("stream")
     _check_interrupts(notes, size)
-    if not isinstance(found.made_of, dict) or not isinstance(found.kernel, str):
-        raise ValueError("made_of or kernel")  # noqa: TRY004 - one error for all
-    if type(found.saved_s) not in (int, float) or not 0 <= found.saved_s < 1 << 40:
-        raise ValueError("saved_s is no time")
-    if not all(type(n) is int and isinstance(line, str) for n, line in found.cells):
-        raise ValueError("cells")
-    installed.check(found.installed)
 
 
 def _check_interrupts(notes: dict[str, Any], size: int) -> None:
@@ -286,13 +312,13 @@ def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
     """
     image = folder / IMAGE
     try:
-        f = path.open("rb")
+        f = plainfiles.opened(path)
     except OSError as e:
         raise SessionFileError(str(path), e.strerror or str(e)) from None
     try:
         with f, image.open("xb") as out:
             manifest, head = _manifest(path, f)
-            _check_size(path, manifest, memory_bytes)
+            _check_size(path, manifest, memory_bytes, os.fstat(f.fileno()).st_size)
             out.truncate(manifest.pages * PAGE)
             digest = hashlib.sha256(head)
             _unpack(path, f, out, manifest.pages, digest)
@@ -307,13 +333,23 @@ def unpack(path: Path, folder: Path, memory_bytes: int) -> Manifest:
     return manifest
 
 
-def _check_size(path: Path, manifest: Manifest, memory_bytes: int) -> None:
+def _check_size(path: Path, manifest: Manifest, memory_bytes: int, file_bytes: int) -> None:
+    if file_bytes > _most_bytes(manifest):
+        raise SessionFileError(str(path), "it is damaged: it is longer than its memory takes")
     if manifest.pages * PAGE > memory_bytes:
         raise SessionFileError(
             str(path),
             f"it has {manifest.pages * PAGE >> 20} MiB of memory, the policy allows "
             f"{memory_bytes >> 20} MiB; {raising('memory_bytes')}",
         )
+
+
+def _most_bytes(manifest: Manifest) -> int:
+    """The largest that a file with this much memory can be.
+
+    Deflate adds 5 bytes to 16 KiB (RFC 1951, stored blocks); there are fewer spans than pages.
+    """
+    return manifest.pages * (PAGE + PAGE // 64) + MAX_MANIFEST + CHUNK
 
 
 def _unpack(path: Path, f: BinaryIO, out: BinaryIO, pages: int, digest: Any) -> None:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import folders, launch, sessionfile, timeline
+from wasi_kernel import folders, launch, plainfiles, sessionfile, timeline
 from wasi_kernel.errors import SessionFileError, WasiKernelError
 from wasi_kernel.pagelog import PageLog
 from wasi_kernel.records import PAGE
@@ -54,13 +54,14 @@ def listed(cache: Path) -> list[Found]:
     """All sessions, oldest first."""
     found = []
     for path in launch.sessions_folder(cache).iterdir():
-        with contextlib.suppress(WasiKernelError, OSError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(WasiKernelError, OSError, ValueError, TypeError, AttributeError,
+            RecursionError, OverflowError):  # fmt: skip
             found.append(_found(path))
     return sorted(found, key=lambda s: s.started_s)
 
 
 def _found(path: Path) -> Found:
-    about = json.loads((path / launch.ABOUT).read_bytes())
+    about = json.loads(plainfiles.read(path / launch.ABOUT))
     if not isinstance(about, dict):
         raise TypeError("no object")
     base = sessionfile.Base.load(path)

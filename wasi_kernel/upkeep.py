@@ -158,8 +158,9 @@ def remove(
             cache.sweep(name, keep)
         for name in (*KINDS, "runtimes"):
             _sweep_half_made(cache, name)
-    with contextlib.suppress(OSError):
-        folders.sweep(cache.folder("sessions"))
+    for name in ("sessions", "scratch"):
+        with contextlib.suppress(OSError):
+            folders.sweep(cache.folder(name))
     return Cleaned(tuple(removed), tuple(spared))
 
 
@@ -185,7 +186,7 @@ def sweep_beside(cache_path: Path) -> threading.Thread:
 
 def misplaced(path: Path) -> list[Path]:
     """What stands where the cache at `path` has its folders, and is no folder."""
-    names = (*KINDS, *SCRAPS, "locks", "runtimes", "sessions")
+    names = (*KINDS, *SCRAPS, "locks", "runtimes", "sessions", "scratch")
     found = [path / name for name in names if os.path.lexists(path / name)]
     return [each for each in found if each.is_symlink() or not each.is_dir()]
 

@@ -6,7 +6,8 @@ messages only, which all cases with the same policy share: no cell may take it d
 
     name, why       what it is, and what would be wrong if it failed
     code            the cell; or `cells`, several: all but the last must succeed
-    policy          a table as in a policy file, laid over the file's
+    policy          a table as in a policy file, laid over the file's; {world} in its grants is the
+                    folder of `World`
     ename           the last cell's `ename`, or a list of those allowed; "ok" is no error.
     shows, hides    texts that must, must not appear in what the last cell publishes or replies
     restored        true: variables went back, and the user is told; false: nothing was restored;
@@ -45,7 +46,7 @@ import zmq
 from jupyter_client.manager import KernelManager
 
 import wasi_kernel
-from wasi_kernel import caches, launch
+from wasi_kernel import caches, folders, launch
 from wasi_kernel.errors import LOSSES
 
 if TYPE_CHECKING:
@@ -354,13 +355,9 @@ def digests(folder: Path) -> dict[str, tuple[int, int, int, str]]:
 
 
 def disk_bytes(folder: Path) -> int:
-    """What a folder takes on the disk."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += 512 * os.lstat(os.path.join(root, name)).st_blocks
-    return total
+    """What a folder takes on the disk; it may be deeper than os.walk can go."""
+    done = subprocess.run(["du", "-sk", folder], capture_output=True, check=False)
+    return 1024 * int(done.stdout.split()[0]) if done.stdout else 0
 
 
 class World:
@@ -404,10 +401,13 @@ class World:
         """Nothing that no case may change has changed; `out` is emptied."""
         assert self._look() == self._intact
         assert self.sleeper.poll() is None, "a process outside has ended"
-        if os.listdir(self.out):
+        self.empty()
+
+    def empty(self) -> None:
+        """Empties `out`; the folder itself is granted, and stays."""
+        if found := os.listdir(os.fsencode(self.out)):
             subprocess.run(["chmod", "-R", "u+rwX", self.out], check=False)
-            subprocess.run(["rm", "-rf", self.out], check=True)
-            self.out.mkdir()
+            subprocess.run(["rm", "-rf", "--", *found], cwd=self.out, check=True)
 
     def look_again(self) -> None:
         """What is there now is what must stay."""
@@ -476,7 +476,8 @@ class Stage:
     def _policy_text(self) -> str:
         lines = []
         grants = [f"{self.world.data}:/data", f"{self.world.out}:/out:rw"]
-        given = {**self.policy, "grants": [*grants, *self.policy.get("grants", [])]}
+        more = [g.replace("{world}", str(self.world.folder)) for g in self.policy.get("grants", [])]
+        given = {**self.policy, "grants": [*grants, *more]}
         for key, value in sorted(given.items(), key=lambda item: isinstance(item[1], dict)):
             if isinstance(value, dict):
                 lines.append(f"[{key}]")
@@ -701,8 +702,9 @@ class Stage:
 
     @staticmethod
     def _sessions() -> list[Path]:
-        """The folders of all sessions that there are."""
-        return list(launch.sessions_folder(caches.default_path()).iterdir())
+        """The folders of all sessions that there are, and those with their /tmp and home."""
+        cache = caches.Cache()
+        return [p for name in ("sessions", launch.SCRATCH) for p in cache.folder(name).iterdir()]
 
     def end_politely(self) -> None:
         """What a front end does at the end: a shutdown_request; the process ends by itself."""
@@ -720,6 +722,10 @@ class Stage:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=at_once or not self.manager.is_alive())
         assert psutil.wait_procs(workers, 30)[1] == []
+        for name in ("sessions", launch.SCRATCH):  # a cell may have left more than 5 s of removing
+            folders.sweep(caches.Cache().folder(name))
+        left = set(self._sessions()) - self._others
+        assert not left, f"the next kernel would not remove {left}"
 
 
 def launch_limits(policy: dict[str, Any]) -> dict[str, int]:
@@ -745,6 +751,7 @@ class Hostile:
 
     def check(self, case: Case, acts: dict[str, Act] | None = None) -> None:
         """Runs a case and asserts everything; `acts` are the functions that cases name."""
+        self.world.empty()
         stage = self.stage(case.policy)
         try:
             value = stage.begin(case)

@@ -11,7 +11,9 @@ import signal
 import psutil
 import pytest
 
+from wasi_kernel.caches import Cache
 from wasi_kernel.errors import LOSSES
+from wasi_kernel.launch import SCRATCH
 
 
 def _assert_works(kernel, pid):
@@ -204,10 +206,11 @@ def test_sys_exit_is_the_cell_s_error(kernel, code):
 
 
 @pytest.fixture
-def scratch(tmp_path):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    return folder
+def scratch():
+    """Lists the folders of sessions that began within this test."""
+    folder = Cache().folder(SCRATCH)
+    before = set(folder.iterdir())
+    return lambda: set(folder.iterdir()) - before
 
 
 def _processes(kernel):
@@ -218,30 +221,30 @@ def _processes(kernel):
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_shutdown_leaves_nothing(start_kernel, scratch, restart):
-    kernel = start_kernel(env={"TMPDIR": str(scratch)})
+    kernel = start_kernel()
     processes = _processes(kernel)
-    assert list(scratch.iterdir())
+    assert scratch()
     asked = kernel.send("shutdown_request", {"restart": restart}, channel="control")
     assert kernel.reply(asked, "control")["content"] == {"status": "ok", "restart": restart}
     shown = kernel.until(asked, lambda m: m["msg_type"] == "shutdown_reply")
     assert shown["content"] == {"status": "ok", "restart": restart}
     assert psutil.wait_procs(processes, 30)[1] == []
-    assert list(scratch.iterdir()) == []
+    assert scratch() == set()
 
 
 def test_shutdown_while_a_cell_runs(start_kernel, scratch):
-    kernel = start_kernel(env={"TMPDIR": str(scratch)})
+    kernel = start_kernel()
     processes = _processes(kernel)
     cell = kernel.execute("print('begun')\nsum(range(10**13))")
     kernel.until_text(cell, "begun")
     asked = kernel.send("shutdown_request", {"restart": False}, channel="control")
     assert kernel.reply(asked, "control")["content"]["status"] == "ok"
     assert psutil.wait_procs(processes, 30)[1] == []
-    assert list(scratch.iterdir()) == []
+    assert scratch() == set()
 
 
 def test_restart_begins_anew(start_kernel, scratch):
-    kernel = start_kernel(env={"TMPDIR": str(scratch)})
+    kernel = start_kernel()
     processes = _processes(kernel)
     kernel.run("kept = 1\nopen('/tmp/note', 'w').write('old')")
     kernel.restart()
@@ -249,7 +252,7 @@ def test_restart_begins_anew(start_kernel, scratch):
     answer = kernel.run("import os\n'kept' in dir(), os.path.exists('/tmp/note')")
     assert answer.result == "(False, False)"
     assert answer.content["execution_count"] == 1
-    assert len(list(scratch.iterdir())) == 1
+    assert len(scratch()) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])

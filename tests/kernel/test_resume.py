@@ -23,6 +23,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_core.paths import jupyter_runtime_dir
 
 from wasi_kernel import Sandbox, caches, launch, sessionfile
+from wasi_kernel.caches import Cache
+from wasi_kernel.launch import SCRATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,14 +161,15 @@ def test_a_file_in_the_folder_is_not_loaded_by_itself(start_kernel, saved, tmp_p
 # -- saving from within --------------------------------------------------------------------------
 
 
-def test_a_cell_saves_the_state_after_it(start_kernel, start_with, tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    kernel = start_kernel(env={"TMPDIR": str(scratch)})
+def test_a_cell_saves_the_state_after_it(start_kernel, start_with):
+    folder = Cache().folder(SCRATCH)
+    before = set(folder.iterdir())
+    kernel = start_kernel()
+    (scratch,) = set(folder.iterdir()) - before
     answer = kernel.run("%save_session /tmp/a.session\nx = 'after'")
     assert answer.content["status"] == "ok"
     assert re.search(r"Saved: /tmp/a.session, \d+\.\d MiB", answer.text())
-    (path,) = scratch.glob("*/tmp/*")
+    (path,) = scratch.glob("tmp/*")
     assert path.name == "a.session"
     other = start_with("--resume", str(path), ready=False)
     assert other.run("x").result == "'after'"
@@ -228,10 +231,10 @@ def test_a_restart_of_a_kernel_from_a_file(start_with, saved, options, kept):
     assert kernel.run("next(squares)").result == ("9" if options else "4")
 
 
-def test_shutdown_removes_what_a_restart_would_need(start_with, tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    kernel = start_with(KEEP, env={"TMPDIR": str(scratch)})
+def test_shutdown_removes_what_a_restart_would_need(start_with):
+    scratch = Cache().folder(SCRATCH)
+    before = set(scratch.iterdir())
+    kernel = start_with(KEEP)
     folder = session_of(kernel.manager.connection_file)
     assert folder is not None
     processes = [psutil.Process(kernel.pid), *kernel.workers()]
@@ -240,7 +243,7 @@ def test_shutdown_removes_what_a_restart_would_need(start_with, tmp_path):
     assert kernel.reply(asked, "control")["content"]["status"] == "ok"
     assert psutil.wait_procs(processes, 30)[1] == []
     assert not folder.exists()
-    assert list(scratch.iterdir()) == []
+    assert set(scratch.iterdir()) <= before
 
 
 def test_another_kernel_does_not_take_up_what_is_kept(start_with):

@@ -20,7 +20,8 @@ from wasi_kernel.frames import Frame
 from wasi_kernel.policy import MIB, Limits
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
-from wasi_kernel.worker.guest import Guest, Preopen
+from wasi_kernel.worker.guest import Guest
+from wasi_kernel.worker.preopens import Preopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

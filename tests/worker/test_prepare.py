@@ -5,6 +5,9 @@ The interpreters here are a few lines of WebAssembly that say what CPython would
 
 from __future__ import annotations
 
+import contextlib
+import random
+import shutil
 import struct
 import tempfile
 import threading
@@ -180,6 +183,81 @@ def test_what_is_damaged_is_made_again(own: Cache, runtime: Callable, part: str)
     assert own.load(path) is not None
 
 
+def bundled(own: Cache, runtime: Callable) -> tuple[Runtime, Path]:
+    """(a build that is prepared, its bundle)."""
+    build = runtime(reactor())
+    return build, made(own, build)[0].bundle
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "more", "cut", "listed"])
+def test_a_bundle_that_is_damaged_is_made_again_when_it_is_asked_for(
+    own: Cache, runtime: Callable, damage: str
+):
+    """As when a tidy program has removed what was not read for long."""
+    build, bundle = bundled(own, runtime)
+    path = bundle / "wasi_agent" / "agent.py"
+    before = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "changed":
+        path.write_bytes(before[::-1])
+    elif damage == "cut":
+        path.write_bytes(before[:100])
+    elif damage == "more":
+        (bundle / "sitecustomize.py").touch()
+    else:
+        (bundle / environments.CONTENTS).write_text("[" * 100_000)
+    _, steps = made(own, build)
+    assert AGENT in steps
+    assert path.read_bytes() == before
+    assert not (bundle / "sitecustomize.py").exists()
+    assert made(own, build)[1] == []
+
+
+def test_a_bundle_that_is_a_link_is_not_shown(own: Cache, runtime: Callable, tmp_path: Path):
+    """A guest would see what it leads to."""
+    build, bundle = bundled(own, runtime)
+    bundle.rename(tmp_path / "elsewhere")
+    bundle.symlink_to(tmp_path / "elsewhere")
+    assert prepare.find_plan(own, build, POLICY) is None
+    plan, steps = made(own, build)
+    assert AGENT in steps
+    assert (plan.bundle, plan.bundle.is_symlink()) == (bundle, False)
+    assert (tmp_path / "elsewhere" / "wasi_agent").is_dir()
+
+
+def test_the_plan_of_a_copied_cache_names_nothing_of_the_other(
+    own: Cache, runtime: Callable, tmp_path: Path
+):
+    """Whoever may write to the cache that was copied must not give this one its native code."""
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    shutil.copytree(own.path, tmp_path / "copy")
+    copy = Cache(tmp_path / "copy")
+    assert prepare.find_plan(copy, build, POLICY) is None
+    again, steps = made(copy, build)
+    assert steps == []  # all was there but the plan
+    assert again.module == copy.path / "modules" / plan.module.name
+    for part in (again.module, again.bundle, again.image):
+        assert part is not None
+        assert part.is_relative_to(copy.path)
+
+
+def test_modules_that_are_swapped_are_compiled_again(own: Cache, runtime: Callable):
+    """Both are sealed and valid, each another program than its name says."""
+    builds = runtime(command(), "a"), runtime(command(b"python 3.14\n"), "b")
+    plans = [made(own, build)[0] for build in builds]
+    one, other, spare = plans[0].module, plans[1].module, own.path / "spare"
+    for suffix in ("", ".seal"):
+        a, b = (p.with_name(p.name + suffix) for p in (one, other))
+        a.rename(spare)
+        b.rename(a)
+        spare.rename(b)
+    for build, plan in zip(builds, plans, strict=True):
+        again, steps = made(own, build)
+        assert (again, steps) == (plan, [COMPILING])
+
+
 def test_a_plan_that_is_damaged_is_made_again_of_what_is_there(own: Cache, runtime: Callable):
     build = runtime(reactor())
     plan, _ = made(own, build)
@@ -278,6 +356,53 @@ def test_two_that_prepare_at_once_make_it_once(own: Cache, runtime: Callable):
     assert sum(COMPILING in s for s in steps) == sum(IMAGE in s for s in steps) == 1
     waiting = "waiting for another process that prepares the same"
     assert all(s in ([COMPILING, AGENT, IMAGE], [waiting], []) or waiting in s for s in steps)
+
+
+def test_preparing_while_the_cache_is_damaged_ends_and_leaves_nothing_wrong(
+    own: Cache, runtime: Callable
+):
+    """Files vanish and change all the time; once that ends, all is made whole."""
+    build = runtime(reactor())
+    plan, _ = made(own, build)
+    ended, failures = threading.Event(), list[BaseException]()
+
+    def vandal() -> None:
+        dice = random.Random(7)  # noqa: S311 - no secret
+        while not ended.is_set():
+            with contextlib.suppress(OSError, IndexError):
+                files = [p for p in own.path.rglob("*") if p.is_file() and p.parent.name != "locks"]
+                path = dice.choice(files)
+                if dice.random() < 0.5:
+                    path.unlink()
+                else:  # not in its place: a file that is cut while it is mapped kills its worker
+                    new = own.path / "spare"
+                    new.write_bytes(path.read_bytes()[: dice.randrange(100)])
+                    new.chmod(0o600)
+                    new.replace(path)
+
+    def job() -> None:
+        for _ in range(8):
+            try:
+                preparation(Cache(own.path), build, POLICY, Steps()).run()
+            except (InstallationError, OSError, ValueError):
+                continue
+            except BaseException as e:  # noqa: BLE001 - what must not come
+                failures.append(e)
+
+    threads = [threading.Thread(target=job) for _ in range(2)]
+    other = threading.Thread(target=vandal)
+    for thread in (*threads, other):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended.set()
+    other.join()
+    assert failures == []
+    assert made(own, build)[0] == plan
+    assert environments.is_whole(plan.bundle)
+    assert plan.image is not None
+    assert own.load(plan.module) is not None
+    assert own.load(plan.image) is not None
 
 
 # -- what cannot be used -------------------------------------------------------------------------

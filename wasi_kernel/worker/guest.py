@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
@@ -18,6 +17,7 @@ from wasi_kernel.policy import raising
 from wasi_kernel.worker import images
 from wasi_kernel.worker.interrupts import Interrupter
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
+from wasi_kernel.worker.preopens import Preopen, opened
 from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
 from wasi_kernel.worker.usage import Usage
 
@@ -44,15 +44,6 @@ CLOCK_READINGS = 20
 
 MEMORY_NEARLY = 0.95
 """A guest that traps with this part of its memory limit in use is taken to have died of it."""
-
-
-@dataclass(frozen=True)
-class Preopen:
-    """A folder that the guest has open from its start, in the order of the guest's fds."""
-
-    host_path: str
-    guest_path: str
-    writable: bool
 
 
 def is_reactor(module: Module) -> bool:
@@ -90,6 +81,7 @@ class Guest:
     Attributes:
         memory: Its linear memory.
         door: Its fd 0.
+        missing: Guest paths of folders that were granted and are not there any more.
 
     Raises:
         InstallationError: On construction: a folder cannot be opened, or the module does not fit
@@ -124,8 +116,9 @@ class Guest:
         try:
             wasi = WasiConfig()
             wasi.argv, wasi.env = argv, list(env.items())
-            for p in preopens:
-                wasi.preopen_dir(p.host_path, p.guest_path, p.writable)
+            with opened(preopens) as (found, self.missing):
+                for host_path, p in found:
+                    wasi.preopen_dir(host_path, p.guest_path, p.writable)
             self._store.set_wasi(wasi)
             self._store.set_limits(memory_size=limits.memory_bytes)
             self._switchboard = Switchboard(engine, cache, self._store, module, self._host)

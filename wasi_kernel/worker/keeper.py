@@ -35,16 +35,16 @@ from wasi_kernel.worker.usage import FILE as USAGE_FILE
 from wasi_kernel.worker.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wasmtime import Engine, Module
 
     from wasi_kernel.caches import Cache
     from wasi_kernel.policy import Policy
     from wasi_kernel.runtimes import Runtime
-    from wasi_kernel.worker.guest import Preopen
     from wasi_kernel.worker.interrupts import Interrupter
     from wasi_kernel.worker.memory import LinearMemory
+    from wasi_kernel.worker.preopens import Preopen
     from wasi_kernel.worker.prepare import Plan
 
 LINE_CHARS = 120
@@ -77,10 +77,12 @@ class Parts:
     def load(
         cls, cache: Cache, policy: Policy, runtime: Runtime, plan: Plan, work: str | None,
         scratch: Path, packages: Path | None = None, installed: Path | None = None,
+        identities: Mapping[str, Sequence[int]] | None = None,
     ) -> Parts | None:  # fmt: skip
         """What the plan names, or None if something of it must be prepared first.
 
         All of it is held from now on: a guest that is made anew needs it again, hours later.
+        `identities`: (device, inode) of the granted folders, by host path.
         """
         named = (plan.module, plan.bundle, plan.image, packages)
         if not all(cache.hold(path) for path in named if path is not None):
@@ -91,7 +93,9 @@ class Parts:
         if module is None or (plan.image is not None and notes is None):
             return None
         preopens = tuple(
-            prepare.preopens(runtime, plan.bundle, policy, work, scratch, packages, installed)
+            prepare.preopens(
+                runtime, plan.bundle, policy, work, scratch, packages, installed, identities
+            )
         )
         made_of = {
             "python": plan.python, "runtime": plan.runtime, "agent": plan.bundle.name,

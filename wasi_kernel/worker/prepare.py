@@ -23,11 +23,12 @@ from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
-from wasi_kernel.worker.guest import Guest, Preopen, is_reactor
+from wasi_kernel.worker.guest import Guest, is_reactor
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
+from wasi_kernel.worker.preopens import Preopen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from wasmtime import Engine, Module
 
@@ -132,8 +133,13 @@ class Capture:
 def preopens(
     runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
     packages: Path | None = None, installed: Path | None = None,
+    identities: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Preopen]:  # fmt: skip
-    """The guest's folders in the order that images depend on."""
+    """The guest's folders in the order that images depend on.
+
+    `identities`: (device, inode) of the granted folders, by host path, where they are known.
+    """
+    known = identities or {}
     empty = scratch / "empty"
     found = [Preopen(str(host), guest, writable=False) for host, guest in runtime.folders]
     found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
@@ -145,7 +151,11 @@ def preopens(
         found.append(Preopen(str(scratch / name), guest, writable=True))
     own = policy.work_grant or Grant(work or str(empty), WORK)
     given = (own, *policy.other_grants)
-    found += [Preopen(g.host_path, g.guest_path, g.writable) for g in given]
+    for g in given:
+        of = known.get(g.host_path)
+        identity = None if of is None else (int(of[0]), int(of[1]))
+        found.append(Preopen(g.host_path, g.guest_path, g.writable, identity, str(empty)))
+    empty.mkdir(mode=0o700, exist_ok=True)
     for p in found:
         if p.host_path.startswith(str(scratch)):
             Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
@@ -197,7 +207,10 @@ def find_plan(
         notes["python"],
         notes["runtime"],
     )
-    if not plan.bundle.is_dir() or not all(Path(p).exists() for p in notes["records"]):
+    named = {"modules": plan.module, "bundles": plan.bundle, "images": plan.image}
+    if any(p is not None and p.parent != cache.path / name for name, p in named.items()):
+        return None  # of another cache, of which this one is a copy
+    if not cache.has_folder(plan.bundle) or not all(Path(p).exists() for p in notes["records"]):
         return None
     return plan
 
@@ -264,7 +277,7 @@ class Preparation:
         return plan
 
     def _usable(self, plan: Plan) -> bool:
-        if self._cache.load(plan.module) is None:
+        if self._cache.load(plan.module) is None or not environments.is_whole(plan.bundle):
             return False
         return plan.image is None or self._cache.load(plan.image) is not None
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wasi_kernel import frames, runtimes
 from wasi_kernel.caches import Cache
-from wasi_kernel.errors import AgentMissingError, GuestLost, WasiKernelError
+from wasi_kernel.errors import AgentMissingError, GuestLost, InstallationError, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import LIMIT_OPTIONS, Policy, raising
 from wasi_kernel.worker import prepare, travel
@@ -119,7 +119,7 @@ def _server(
     content = boot.content
     parts = Parts.load(
         cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages,
-        Path(content["installed"]),
+        Path(content["installed"]), content.get("identities") or {},
     )  # fmt: skip
     if parts is None:
         return None
@@ -214,8 +214,10 @@ class Server:
     def _serve_reactor(self) -> None:
         kept = self._keeper.wake()
         said = self._greet(kept)
+        if kept is None and (missing := self._missing()):
+            raise InstallationError(f"a granted folder is not there: {'; '.join(missing)}")
         if kept is not None:
-            kept["closed_files"] = said.get("closed_files", [])
+            kept["closed_files"] = [*said.get("closed_files", []), *self._missing()]
             if said.get("status") != "ok":
                 raise GuestLost("GuestDesynchronized", f"its return failed: {said.get('evalue')}")
         said["session"], said["damage"] = kept, self._keeper.damage
@@ -421,11 +423,20 @@ class Server:
     def _rewind(self, request: int) -> list[str]:
         """Puts a fresh guest at the travel's target; the files that are not open any more."""
         self._widgets = None
+        known = self._missing()
         self._link.send_frame(Frame("checkpoint", self._keeper.go_back(request), request))
+        missing = [each for each in self._missing() if each not in known]
         if not self._keeper.stale_fds:
-            return []
+            return missing
         said = self._own(self._session_boot(FIRST_OWN, "resume"))
-        return [str(name) for name in said.get("closed_files", [])]
+        return [*(str(name) for name in said.get("closed_files", [])), *missing]
+
+    def _missing(self) -> list[str]:
+        """The granted folders that the present guest has not, for the user."""
+        return [
+            f"{path} (its folder was moved or replaced: it is empty until the kernel is restarted)"
+            for path in self._keeper.guest.missing
+        ]
 
     def _finish(self, frame: Frame, reply: Frame) -> None:
         """Does what the cell asked for after its end; its reply was held for that."""

@@ -1,0 +1,97 @@
+"""Shows that a guest gets the very folder that was meant, or an empty one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wasi_kernel.worker.preopens import Preopen, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def granted(tmp_path: Path) -> Preopen:
+    """A folder with one file, as it was when a session began."""
+    folder = tmp_path / "granted"
+    folder.mkdir()
+    (folder / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").touch()
+    state = folder.stat()
+    identity = (state.st_dev, state.st_ino)
+    return Preopen(str(folder), "/data", True, identity, str(tmp_path / "empty"))
+
+
+def test_a_folder_that_is_there_is_opened_and_closed(granted: Preopen):
+    before = os.listdir("/dev/fd")
+    with opened([granted]) as (found, missing):
+        ((path, shown),) = found
+        assert (os.listdir(path), shown, missing) == (["file"], granted, ())
+    assert os.listdir("/dev/fd") == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="without /proc there is a moment")
+def test_it_is_what_it_was_when_it_was_compared(granted: Preopen, tmp_path: Path):
+    with opened([granted]) as (found, _):
+        (tmp_path / "granted").rename(tmp_path / "old")
+        (tmp_path / "granted").symlink_to("secret")
+        assert os.listdir(found[0][0]) == ["file"]
+
+
+def linked(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.symlink_to("secret")
+
+
+def looped(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.symlink_to("granted")
+
+
+def gone(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+
+
+def made_a_file(folder: Path) -> None:
+    gone(folder)
+    folder.touch()
+
+
+def made_a_fifo(folder: Path) -> None:
+    gone(folder)
+    os.mkfifo(folder)
+
+
+def made_another(folder: Path) -> None:
+    gone(folder)
+    (folder.with_name("secret")).rename(folder)
+
+
+@pytest.mark.parametrize("change", [linked, looped, gone, made_a_file, made_a_fifo, made_another])
+def test_what_is_another_folder_now_is_an_empty_one(
+    granted: Preopen, tmp_path: Path, change: Callable[[Path], None]
+):
+    change(tmp_path / "granted")
+    with opened([granted]) as (found, missing):
+        ((path, shown),) = found
+        assert os.listdir(path) == []
+        assert (shown.guest_path, shown.writable, missing) == ("/data", False, ("/data",))
+
+
+def test_a_link_to_the_very_folder_is_that_folder(granted: Preopen, tmp_path: Path):
+    gone(tmp_path / "granted")
+    (tmp_path / "granted").symlink_to("old")
+    with opened([granted]) as (found, missing):
+        assert (os.listdir(found[0][0]), missing) == (["file"], ())
+
+
+def test_one_without_an_identity_is_what_is_there(tmp_path: Path):
+    own = Preopen(str(tmp_path), "/tmp", writable=True)  # noqa: S108 - a guest path
+    with opened([own]) as (found, missing):
+        assert (found, missing) == ([(str(tmp_path), own)], ())
