@@ -225,9 +225,9 @@ class Recorder(threading.Thread):
 
     def _sort(self, message: Message) -> None:
         parent = message["parent_header"].get("msg_id", "")
-        if message["parent_header"].get("session") != self._asking:
-            parent = ""  # of another client
         self._said.append(message)
+        if message["parent_header"].get("session") != self._asking:
+            return  # for another client
         if parent in self._idle:
             self.late.append(message)
         self._by_request[parent].append(message)
@@ -319,6 +319,7 @@ def heartbeat(manager: KernelManager) -> Pulse:
 def control(manager: KernelManager) -> Pulse:
     """kernel_info on the control channel: its event loop is the one that hears interrupts."""
     session, sock = manager.session.clone(), manager.connect_control()
+    session.session = secrets.token_hex(16)  # or the numbers of its messages would be the client's
     waits = [False]
 
     def ask(timeout_s: float) -> bool:
@@ -459,7 +460,7 @@ class Stage:
         self.recorder.start()
         assert self._first().ename == "ok"
         self.process = psutil.Process(self.manager.provisioner.pid)
-        self._first_facts = self._facts()
+        self._first_facts: dict[str, Any] | None = None  # of the first case
         self._watch = [heartbeat(self.manager), control(self.manager)]
         for pulse in self._watch:
             pulse.start()
@@ -559,11 +560,10 @@ class Stage:
     def _facts(self) -> dict[str, Any]:
         return {
             "pid": self.manager.provisioner.pid,
-            "born": self.process.create_time() if hasattr(self, "process") else None,
-            "descriptors": psutil.Process(self.manager.provisioner.pid).num_fds(),
-            "threads": psutil.Process(self.manager.provisioner.pid).num_threads(),
-            "environment": psutil.Process(self.manager.provisioner.pid).environ(),
-            "folder": psutil.Process(self.manager.provisioner.pid).cwd(),
+            "descriptors": self.process.num_fds(),
+            "threads": self.process.num_threads(),
+            "environment": self.process.environ(),
+            "folder": self.process.cwd(),
         }
 
     def begin(self, case: Case) -> str:
@@ -574,6 +574,8 @@ class Stage:
         self.recorder.take_all()
         self._replies.clear()
         self._worker = self.workers()
+        if self._first_facts is None:
+            self._first_facts = self._facts()
         for pulse in self._watch:
             pulse.worst_s = 0.0
         self._begun_s = time.monotonic()
@@ -593,7 +595,7 @@ class Stage:
         assert len(self._replies[answer.msg_id]) == 1, "there are two replies"
         self._check_leaks()
         self.world.check()
-        self._check_budget(case, took_s)
+        self._check_budget(case, answer, took_s)
 
     def _check_answer(self, case: Case, answer: Answer) -> None:
         assert answer.ename in case.ename, answer.text[-3000:]
@@ -641,8 +643,8 @@ class Stage:
         assert len(text) <= LOG_BYTES, f"{len(text)} characters in the log: {text[:2000]}"
         self._log_bytes = self._log.stat().st_size
 
-    def _check_budget(self, case: Case, took_s: float) -> None:
-        facts, first = self._facts(), self._first_facts
+    def _check_budget(self, case: Case, answer: Answer, took_s: float) -> None:
+        facts, first = self._facts(), self._first_facts or {}
         assert self.manager.is_alive()
         assert (facts["pid"], facts["environment"], facts["folder"]) == (
             first["pid"], first["environment"], first["folder"],
@@ -652,6 +654,8 @@ class Stage:
         limits = launch_limits(self.policy)
         seen = {
             "case": f"{case.group}-{case.name}",
+            "ename": answer.ename,
+            "restored": bool(ANNOUNCED.search(answer.text)),
             "s": round(took_s, 2),
             "heartbeat_s": round(self._watch[0].worst_s, 3),
             "control_s": round(self._watch[1].worst_s, 3),
