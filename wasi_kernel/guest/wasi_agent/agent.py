@@ -180,12 +180,12 @@ class Agent:
                 content.get("user_expressions") or {}
             )
         else:
-            from wasi_agent.shell import text_of
+            from wasi_agent.tracebacks import name_of, text_of
 
             shown = shell.last_error if shell.last_error is not None else error
             reply |= {
                 "status": "error",
-                "ename": type(shown).__name__,
+                "ename": name_of(type(shown)),
                 "evalue": text_of(shown),
                 "traceback": shell.last_traceback,
                 "user_expressions": {},
@@ -475,7 +475,7 @@ def _failed(frame: Frame, error: BaseException) -> None:
     """Answers a request whose handling failed: an interrupt, a memory error, a bug."""
     import traceback
 
-    from wasi_agent.shell import text_of
+    from wasi_agent.tracebacks import name_of, text_of
 
     if _agent:
         _agent[0].busy = False
@@ -489,7 +489,7 @@ def _failed(frame: Frame, error: BaseException) -> None:
         kind = "comm_info_reply"
     lines = traceback.format_exception(error)
     content: dict[str, Any] = {
-        "status": "error", "ename": type(error).__name__, "evalue": text_of(error),
+        "status": "error", "ename": name_of(type(error)), "evalue": text_of(error),
         "traceback": lines,
     }  # fmt: skip
     if kind == "execute_reply":

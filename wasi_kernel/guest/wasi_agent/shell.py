@@ -26,7 +26,9 @@ from IPython.utils.text import SList
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 
+from wasi_agent import tracebacks
 from wasi_agent.explain import explanation
+from wasi_agent.tracebacks import name_of, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -132,6 +134,7 @@ class ZMQInteractiveShell(InteractiveShell):
     cell_text = ""
     last_error: BaseException | None = None
     failed_display = False
+    _shown = False
 
     @default("exiter")
     def _default_exiter(self) -> ZMQExitAutocall:
@@ -245,34 +248,64 @@ class ZMQInteractiveShell(InteractiveShell):
     # -- errors ------------------------------------------------------------------------------
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Shows the exception that was raised; an awaited cell's cancellation by its cause."""
+        """Shows the exception that was raised; an awaited cell's cancellation by its cause.
+
+        Whatever the error is, it is shown, and nothing but an interrupt is raised.
+        """
         etype, value, tb = self._get_exc_info(exc_tuple)
-        cut_own_frames(tb)
-        if self.interrupted and etype is not None and issubclass(etype, asyncio.CancelledError):
-            value = KeyboardInterrupt().with_traceback(tb)
-            exc_tuple = (KeyboardInterrupt, value, tb)
+        self._shown = False
         try:
-            super().showtraceback(exc_tuple, *args, **kwargs)
+            cut_own_frames(tb)
+            if self.interrupted and etype is not None and issubclass(etype, asyncio.CancelledError):
+                value = KeyboardInterrupt().with_traceback(tb)
+                etype, exc_tuple = KeyboardInterrupt, (KeyboardInterrupt, value, tb)
+            if not tracebacks.is_plain(value):
+                super().showtraceback(exc_tuple, *args, **kwargs)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001 - code of the error itself, such as its __str__
-            self._showtraceback(etype, value, [f"{getattr(etype, '__name__', etype)}"])
+        except BaseException:  # noqa: BLE001, S110 - code of the error itself, such as its __str__
+            pass
+        if not self._shown and etype is not UsageError:  # which IPython prints
+            self._showtraceback(etype, value, tracebacks.plain(value, etype, tb))
+
+    def init_traceback_handlers(self, custom_exceptions: Any) -> None:
+        """IPython's own form of a traceback, or the plain one where making it fails."""
+        super().init_traceback_handlers(custom_exceptions)
+        form: Any = self.InteractiveTB
+        usual = form.structured_traceback
+
+        def structured_traceback(etype: Any, value: Any, tb: Any, **options: Any) -> Any:
+            try:
+                return usual(etype, value, tb, **options)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - code of the error itself, or no memory
+                return tracebacks.plain(value, etype, tb)
+
+        form.structured_traceback = structured_traceback
+
+    def _format_exception_for_storage(self, exception: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """What IPython's history keeps of an error: what was shown of it."""
+        return {
+            "ename": name_of(type(exception)), "evalue": text_of(exception),
+            "traceback": self.last_traceback,
+        }  # fmt: skip
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
-        stb = list(stb)
-        said = None
-        if isinstance(evalue, BaseException):
-            said = explanation(evalue, self.door.limits)
-        if said is not None:
-            stb.append(said)
-        self.last_error = evalue if isinstance(evalue, BaseException) else None
+        stb = tracebacks.readable(list(stb))
+        real = issubclass(type(evalue), BaseException)  # its __class__ may say anything
+        with contextlib.suppress(Exception):
+            said = explanation(evalue, self.door.limits) if real else None
+            if said is not None:
+                stb.append(said)
+        self.last_error = evalue if real else None
         hook: Any = self.displayhook
         if hook.formatting:
             self.failed_display = True
-        name = getattr(etype, "__name__", str(etype))
-        content = {"ename": name, "evalue": text_of(evalue), "traceback": stb}
+        content = {"ename": name_of(etype), "evalue": text_of(evalue), "traceback": stb}
         self.door.send("error", content)
         self._last_traceback = stb
+        self._shown = True
 
 
 def cut_own_frames(tb: TracebackType | None) -> None:
@@ -284,14 +317,6 @@ def cut_own_frames(tb: TracebackType | None) -> None:
         tb = tb.tb_next
     if last is not None:
         last.tb_next = None
-
-
-def text_of(error: object) -> str:
-    """str(error), whatever its __str__ does."""
-    try:
-        return str(error)
-    except BaseException:  # noqa: BLE001 - the error's own code
-        return f"<{type(error).__name__}: its text cannot be made>"
 
 
 def make_shell(door: Door) -> ZMQInteractiveShell:
