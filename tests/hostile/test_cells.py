@@ -5,7 +5,7 @@ The cases are data; what each of them must leave as it was is in conftest.py.
 
 from __future__ import annotations
 
-GROUPS = ("memory", "recursion")
+GROUPS = ("exits", "recursion", "memory")
 
 
 def test_case(hostile, case):

@@ -43,6 +43,8 @@ PIECE_BYTES = 1 << 20
 WRITE_BYTES = 16 << 20
 """The most text that one fd_write takes: the worker holds no more of it at once. The rest is the
 guest's to write again, as WASI has it."""
+ERRORS_BYTES = 4 << 20
+"""What a cell's errors may take beyond the cell's allowance; the agent's own take less."""
 
 INTERVAL_S, LINE_S = 0.05, 0.01
 MAX_IOVECS = 1024
@@ -111,7 +113,7 @@ class Door:
         self._taken = self._capacity = 0
         self._stream = "stdout"
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
-        self._sent = self._largest = 0
+        self._sent = self._errors = self._largest = 0
         self._noticed = False
         self._answer = ""
         self._raw: list[bool] | None = None
@@ -172,7 +174,7 @@ class Door:
         self._inbound = frames.encode(frame)
         self.request, self.answered = frame.request, False
         self._answer = ANSWERS[frame.type]
-        self._sent, self._largest, self._noticed = 0, 0, False
+        self._sent, self._errors, self._largest, self._noticed = 0, 0, 0, False
         self._awaited, self._given_up = "", False
         self._raw = frame.content.get("raw")
 
@@ -229,10 +231,15 @@ class Door:
                 frame = Frame("stream", {"name": name, "text": text}, self.request)
                 self._output(frames.encode(frame))
 
-    def _output(self, data: bytes) -> None:
-        """Sends a frame that shows something, within the cell's allowance."""
+    def _output(self, data: bytes, kind: str = "") -> None:
+        """Sends a frame that shows something, within the cell's allowance.
+
+        Errors have one of their own: after a flood, why the cell ended is still shown.
+        """
         self._sent += len(data)
-        if self._sent <= self._output_bytes:
+        if kind == "error":
+            self._errors += len(data)
+        if self._sent <= self._output_bytes or (kind == "error" and self._errors <= ERRORS_BYTES):
             self._link.send(data)
         else:
             self._notice(
@@ -314,7 +321,7 @@ class Door:
             return False
         self._drain()
         if kind in OUTPUT:
-            self._output(data)
+            self._output(data, kind)
             return True
         return self._wants_or_answers(kind, request, frame.content, data)
 

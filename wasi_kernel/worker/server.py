@@ -277,11 +277,11 @@ class Server:
             self._asks = travel.asked_in(str(frame.content.get("code", "")))
         self._keeper.travel.reset()
         self._begin(frame)
-        status = self._run()
+        status = self._run(frame)
         answered = self._door.answered
         self._request = 0
         self._door.end()
-        if self._keeper.travel.target is None and self._held is not None:
+        if self._keeper.travel.target is None and (self._held is not None or not answered):
             self._stand_in(frame)
         if self._keeper.travel.target is not None:
             self._go_back(frame)
@@ -294,12 +294,18 @@ class Server:
         elif frame.type in COMMS:
             self._widgets = frame
 
-    def _run(self) -> int:
-        """The guest's turn; a cell that goes to another state ends it with its own end."""
+    def _run(self, frame: Frame) -> int:
+        """The guest's turn; a cell that goes to another state ends it with its own end.
+
+        One that does nothing else goes there even if the guest dies before it can ask.
+        """
+        travel = self._keeper.travel
         try:
             return self._keeper.guest.turn(prepare.TURN)
         except GuestLost as e:
-            if e.ename != "GuestExited" or self._keeper.travel.target is None:
+            if travel.target is None:
+                self._stand_in(frame)
+            if travel.target is None or (e.ename != "GuestExited" and self._asks is None):
                 raise
             return 0
 

@@ -182,6 +182,7 @@ class Agent:
         else:
             from wasi_agent.tracebacks import name_of, text_of
 
+            shell.show_what_was_not(error)
             shown = shell.last_error if shell.last_error is not None else error
             reply |= {
                 "status": "error",

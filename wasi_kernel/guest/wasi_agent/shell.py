@@ -268,6 +268,12 @@ class ZMQInteractiveShell(InteractiveShell):
         if not self._shown and etype is not UsageError:  # which IPython prints
             self._showtraceback(etype, value, tracebacks.plain(value, etype, tb))
 
+    def show_what_was_not(self, error: BaseException | None) -> None:
+        """Shows the error that ended a cell, if an interrupt kept it from being shown."""
+        if error is not None and self._last_traceback is None and type(error) is not UsageError:
+            lines = tracebacks.plain(error, type(error), error.__traceback__)
+            self._showtraceback(type(error), error, lines)
+
     def init_traceback_handlers(self, custom_exceptions: Any) -> None:
         """IPython's own form of a traceback, or the plain one where making it fails."""
         super().init_traceback_handlers(custom_exceptions)

@@ -16,7 +16,7 @@ LONG_CHAIN = 100
 """Errors that led to one another; a chain with more is shown by its last error alone."""
 
 MOST_CHARACTERS = 100_000
-"""Of an error's text, and of one entry of a traceback."""
+"""Of an error's text, and of a whole traceback, about."""
 
 MOST_ENTRIES = 400
 """Entries of a traceback; IPython makes one for each frame, the plain form one for each line."""
@@ -41,11 +41,11 @@ def text_of(error: object) -> str:
         return f"<{name_of(type(error))}: its text cannot be made>"
 
 
-def shortened(text: str) -> str:
-    """`text`, or its beginning and its end and how long it is."""
-    if len(text) <= MOST_CHARACTERS:
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    """`text`, or its beginning and its end and how much is left out."""
+    if len(text) <= most:
         return text
-    half = MOST_CHARACTERS // 2
+    half = most // 2
     left_out = len(text) - 2 * half
     return f"{text[:half]}\n[... {left_out} characters ...]\n{text[-half:]}"
 
@@ -56,7 +56,10 @@ def readable(entries: list[str]) -> list[str]:
         half = MOST_ENTRIES // 2
         left_out = f"[... {len(entries) - 2 * half} entries ...]\n"
         entries = [*entries[:half], left_out, *entries[-half:]]
-    return [shortened(str(entry)) for entry in entries]
+    entries = list(map(str, entries))
+    if sum(map(len, entries)) <= MOST_CHARACTERS:
+        return entries
+    return [shortened(entry, max(1000, MOST_CHARACTERS // len(entries))) for entry in entries]
 
 
 def is_plain(error: BaseException) -> bool:
