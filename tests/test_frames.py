@@ -299,3 +299,13 @@ def test_the_wire_order_is_append_only():
     assert frames.TYPES.index("stream") == 19
     assert frames.TYPES.index("lost") == 32
     assert len(set(frames.TYPES)) == len(frames.TYPES)
+
+
+def test_an_integer_of_too_many_digits_is_its_text():
+    """Python refuses to read it, and a guest may have lifted its own limit before it wrote one."""
+    digits = "1" * 5000
+    text = f'{{"content":{{"a":[{digits},7,1e999]}},"metadata":{{}}}}'.encode()
+    head = struct.pack(
+        "<IHHII", frames.HEAD_BYTES - 4 + len(text), frames.INDEX["display_data"], 0, 1, len(text)
+    )
+    assert frames.decode(head + text).content == {"a": [digits, 7, "1e999"]}

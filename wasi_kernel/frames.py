@@ -226,11 +226,27 @@ def decode(data: bytes | memoryview) -> Frame:
 
 
 def _read(text: bytes) -> Any:
-    """What the JSON `text` says; a number that no float can hold, such as 1e999, is its text."""
-    body = json.loads(text, parse_constant=str)
+    """What the JSON `text` says.
+
+    A number that no float can hold, such as 1e999, is its text; so is an integer of more digits
+    than Python reads.
+    """
+    try:
+        body = json.loads(text, parse_constant=str)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        body = json.loads(text, parse_constant=str, parse_int=_readable)
     if _has_infinity(body):
-        body = json.loads(text, parse_constant=str, parse_float=_finite)
+        body = json.loads(text, parse_constant=str, parse_float=_finite, parse_int=_readable)
     return body
+
+
+def _readable(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _finite(text: str) -> float | str:

@@ -228,3 +228,21 @@ def test_whatever_a_bundle_holds_twice_is_once(data: dict[str, Any]):
     assert not set(SCRIPTS) & set(found)
     assert found or not data
     assert metadata(metadata(data)) == metadata(data)
+
+
+def test_long_markdown_is_not_shown():
+    """To read it would keep the kernel process from its interrupts."""
+    found, notes = shown({"text/markdown": "*a* " * (1 << 18) + "!", PLAIN: "p"})
+    assert "text/markdown" not in found
+    assert found["text/plain"] == "p"
+    assert notes == ["text/markdown"]
+
+
+def test_long_html_is_framed_unless_it_is_a_plain_table():
+    long = "<b>x</b>" * (1 << 18)
+    assert "<iframe" in shown({HTML: long})[0][HTML]
+    short = "<b>x</b>" * 10
+    assert shown({HTML: short})[0][HTML] == short
+    row = "<tr><td>1</td></tr>"
+    table = f"<table><tbody>{row * (1 << 16)}</tbody></table>"
+    assert "<iframe" not in shown({HTML: table})[0][HTML]

@@ -62,7 +62,12 @@ def during_restore(stage, case):
 ACTS = {
     act.__name__: act
     for act in (
-        while_asking, at_rest, between_cells, during_checkpoint, during_undo, during_restore,
+        while_asking,
+        at_rest,
+        between_cells,
+        during_checkpoint,
+        during_undo,
+        during_restore,
     )  # fmt: skip
 }
 

@@ -39,7 +39,12 @@ _MODEL_ID = re.compile(r"[\w-]{1,128}")
 def _markdown(value: str, hold: Callable[[str], None]) -> str | None:
     from wasi_kernel.filters import markdown
 
-    return markdown.disarmed(value, hold)
+    long = len(value) > markdown.MAX_CHARACTERS
+    shown = None if long else markdown.disarmed(value, hold)
+    if shown is None or len(shown) > markdown.MAX_CHARACTERS:
+        hold(f"is longer than {markdown.MAX_CHARACTERS >> 20} million characters")
+        return None
+    return shown
 
 
 def _latex(value: str, hold: Callable[[str], None]) -> str | None:

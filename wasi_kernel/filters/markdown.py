@@ -37,6 +37,10 @@ TAGS = frozenset((
     "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "tt", "u", "ul",
     "var", "wbr",
 ))  # fmt: skip
+MAX_CHARACTERS = 1 << 20
+"""Longer Markdown is not shown: a million takes two seconds, in which the kernel process hears
+nothing else."""
+
 _VOID = frozenset(("br", "hr", "img", "wbr"))
 _INLINE = frozenset((
     "a", "abbr", "b", "code", "del", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "small",

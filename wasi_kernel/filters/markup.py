@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 32 << 20
 """Longer HTML is not shown: a frame makes it up to nine times as long (escaped twice)."""
 
+MAX_CLEANED = 1 << 20
+"""Longer HTML is not cleaned but framed, unless it is a plain table: a million characters of small
+elements take a second and 45 MB (nh3 0.3), in which the kernel process hears nothing."""
+
 _TAGS = (
     "a abbr acronym address article aside audio b bdi bdo big blockquote br caption center cite"
     " code col colgroup data dd del details dfn div dl dt em figcaption figure font footer h1 h2 h3"
@@ -148,8 +152,10 @@ def sanitized(html: str, hold: Callable[[str], None], *, runs: bool = False) -> 
     body: str | None = None
     if _is_plain_table(bare):
         body = _DRESSED.sub(_prefixed, bare) if 'id="' in bare else bare
-    elif nesting.is_calm(drawn := _drawn(bare, hold)):
+    elif len(bare) <= MAX_CLEANED and nesting.is_calm(drawn := _drawn(bare, hold)):
         body = _stable(drawn, hold)
+        if body is not None and len(body) > MAX_CLEANED:  # or it would be framed the next time
+            body = None
     if body is None:
         return _enclosed(html, hold, runs=runs)
     rules = "".join(css.sheet(style, scope) for style in styles).replace(f"#{scope}", f"#{_SELF}")

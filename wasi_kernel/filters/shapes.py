@@ -132,10 +132,14 @@ def plain_text(content: dict[str, Any]) -> str | None:
     return plain if isinstance(plain, str) else None
 
 
+MAX_PAYLOADS = 1000
+"""A front end acts on each; a cell has one or two."""
+
+
 def payloads(value: Any) -> list[dict[str, Any]]:
     """The payloads of an execute_reply that a front end may act on."""
     found = []
-    for payload in value if isinstance(value, list) else []:
+    for payload in value[:MAX_PAYLOADS] if isinstance(value, list) else []:
         source = _dict(payload).get("source")
         if isinstance(source, str) and source in PAYLOADS:
             fields = {
