@@ -73,8 +73,8 @@ DESCRIPTORS, THREADS = 12, 5
 """More open descriptors and threads than after the kernel's start, at most: pyzmq opens 7 and
 starts 3 with the first message of more than 64 KiB, and keeps them."""
 DISK_BYTES = 64 * MIB
-"""On the disk after any case (checkpoints, /tmp and home), beside `checkpoints.bytes` and, since the
-present state is kept whatever its size, `limits.memory_bytes`."""
+"""On the disk after any case (checkpoints, /tmp and home), beside `checkpoints.bytes` and, since
+the present state is kept whatever its size, `limits.memory_bytes`."""
 LOG_BYTES = 16 << 10
 """What the kernel process may write to its own standard error in one case."""
 
@@ -593,7 +593,8 @@ class Stage:
         took_s = time.monotonic() - self._begun_s
         self._check_answer(case, answer)
         if case.undo:
-            assert self.run("%undo").ename == "ok"
+            undone = self.run("%undo")
+            assert undone.ename == "ok", undone.text[-3000:]
         look = self.run("' '.join((sentinel, *map(open('/data/kept.txt').readline, [99])))")
         assert look.result == repr(f"{value} {self.world.kept}"), look.text[-3000:]
         self._check_restore(case, answer, look)

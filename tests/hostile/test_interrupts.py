@@ -29,6 +29,7 @@ def between_cells(stage, case):
         stage.interrupt()
         sent.append(stage.execute("sum(range(20_000))", stop_on_error=False))
         stage.interrupt()
+    stage.interrupt(heard=True)
     return [stage.answer(one) for one in sent][-1]
 
 
@@ -45,7 +46,7 @@ def during_undo(stage, case):
     assert stage.run("undone = 1").ename == "ok"
     sent = stage.execute("%undo")
     for _ in range(20):
-        stage.interrupt()
+        stage.interrupt(heard=True)
     return stage.answer(sent)
 
 
@@ -55,21 +56,12 @@ def during_restore(stage, case):
     worker.wait(30)
     sent = stage.execute("1 + 1")
     for _ in range(20):
-        stage.interrupt()
+        stage.interrupt(heard=True)
     return stage.answer(sent)
 
 
-ACTS = {
-    act.__name__: act
-    for act in (
-        while_asking,
-        at_rest,
-        between_cells,
-        during_checkpoint,
-        during_undo,
-        during_restore,
-    )  # fmt: skip
-}
+_ACTS = (while_asking, at_rest, between_cells, during_checkpoint, during_undo, during_restore)
+ACTS = {act.__name__: act for act in _ACTS}
 
 
 def test_case(hostile, case):
