@@ -78,7 +78,7 @@ the present state is kept whatever its size, `limits.memory_bytes`."""
 LOG_BYTES = 16 << 10
 """What the kernel process may write to its own standard error in one case."""
 
-CHECKPOINTS = {"bytes": 128 * MIB}
+CHECKPOINTS = {"bytes": 384 * MIB}
 ANNOUNCED = re.compile(r"[Vv]ariables are as they were|All variables are lost|leaves no trace")
 
 
@@ -105,7 +105,7 @@ class Case:
         """The case that a table says; a key that is not known is an error."""
         said = dict(table)
         if "code" in said:
-            said["cells"] = [said.pop("code")]
+            said["cells"] = said.pop("code")
         unknown = set(said) - {f.name for f in fields(cls)}
         if unknown or not said.get("why") or not (said.get("cells") or said.get("act")):
             raise ValueError(f"{group}: {said.get('name')}: {unknown or 'no why, no code'}")
@@ -408,6 +408,10 @@ class World:
             subprocess.run(["chmod", "-R", "u+rwX", self.out], check=False)
             subprocess.run(["rm", "-rf", self.out], check=True)
             self.out.mkdir()
+
+    def look_again(self) -> None:
+        """What is there now is what must stay."""
+        self._intact = self._look()
 
     def close(self) -> None:
         """Ends the canary process."""
@@ -750,6 +754,16 @@ class Hostile:
         except BaseException:
             self.drop()
             raise
+
+    @staticmethod
+    def case(group: str, table: dict[str, Any]) -> Case:
+        """The case that a table says."""
+        return Case.of(group, table, {})
+
+    @staticmethod
+    def cases(group: str) -> list[Case]:
+        """The cases of a group."""
+        return cases(group)
 
     def new_stage(self, policy: dict[str, Any], *, ready: bool = True) -> Stage:
         """A kernel of a test's own, which closes it; `ready`: wait for its first cell."""

@@ -157,8 +157,18 @@ class Kernel:
             "worker": worker.memory_info().rss / MIB,
             "descriptors": self.process.num_fds() + worker.num_fds(),
             "threads": self.process.num_threads() + worker.num_threads(),
-            "disk": sum(map(disk_bytes, [self.scratch, *sessions()])) / MIB,
+            "disk": sum(map(disk_bytes, [self.scratch, *self.own_sessions()])) / MIB,
         }
+
+    def own_sessions(self) -> list[Path]:
+        """Its own among the sessions in the cache: those that name its connection file."""
+        found = []
+        for path in sessions():
+            with contextlib.suppress(OSError, ValueError):
+                about = json.loads((path / launch.ABOUT).read_bytes())
+                if about.get("connection_file") == self.manager.connection_file:
+                    found.append(path)
+        return found
 
     def close(self) -> None:
         """Shuts it down politely."""
