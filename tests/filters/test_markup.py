@@ -202,7 +202,7 @@ def test_what_a_box_holds_is_cleaned_as_well():
 def test_html_is_as_long_as_is_allowed():
     assert markup.sanitized("x" * markup.MAX_CHARACTERS, ignored) is not None
     assert markup.sanitized("x" * (markup.MAX_CHARACTERS + 1), ignored) is None
-    quotes = "<script>" + "&" * (markup.MAX_CHARACTERS // 8)
+    quotes = "<script>" + "&" * (markup.MAX_FRAMED // 8)
     assert markup.sanitized(quotes, ignored) is None
 
 

@@ -207,7 +207,7 @@ class Bundles:
             return "JavaScript"
         from wasi_kernel.filters import enclosure, markup
 
-        if len(source) > markup.MAX_CHARACTERS // 9:
+        if len(source) > markup.MAX_FRAMED // 9:
             hold(SCRIPTS[0], "is too long")
             return "JavaScript"
         hold(SCRIPTS[0], "JavaScript: in a frame, it cannot reach the page")

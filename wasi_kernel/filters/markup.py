@@ -33,8 +33,10 @@ from wasi_kernel.filters import addresses, css, enclosure, latex, nesting, svg
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_CHARACTERS = 32 << 20
-"""Longer HTML is not shown: a frame makes it up to nine times as long (escaped twice)."""
+MAX_CHARACTERS = 16 << 20
+"""Longer HTML is not shown: to read it through takes a second for each five million."""
+MAX_FRAMED = 32 << 20
+"""The same for HTML in its frame, where it is up to nine times as long (escaped twice)."""
 
 MAX_CLEANED = 1 << 20
 """Longer HTML is not cleaned but framed, unless it is a plain table: a million characters of small
@@ -136,14 +138,14 @@ def sanitized(html: str, hold: Callable[[str], None], *, runs: bool = False) -> 
 
     `runs`: do scripts in a frame run without being asked to?
     """
+    frame = enclosure.read(html) if len(html) <= MAX_FRAMED else None
+    if frame is not None:
+        return enclosure.framed(frame._replace(runs=runs))
     if len(html) > MAX_CHARACTERS:
         hold(f"is longer than {MAX_CHARACTERS >> 20} million characters")
         return None
     if "<" not in html and "&" not in html:
         return latex.disarmed(html)
-    frame = enclosure.read(html)
-    if frame is not None:
-        return enclosure.framed(frame._replace(runs=runs))
     box = _BOX.fullmatch(html)
     given, scope = (html, _SELF) if box is None else (box[2], box[1])
     if box is None and "<script" in given:  # at once: some are megabytes
@@ -265,8 +267,8 @@ def _enclosed(html: str, hold: Callable[[str], None], *, runs: bool) -> str | No
     note = f"not loaded, as an output has no network: {missing}" if missing else ""
     hold(note or f"{what}: shown in a frame without network")
     shown = enclosure.enclosed(html, note=note, height=height, runs=runs)
-    if len(shown) > MAX_CHARACTERS:
-        hold(f"is longer than {MAX_CHARACTERS >> 20} million characters in its frame")
+    if len(shown) > MAX_FRAMED:
+        hold(f"is longer than {MAX_FRAMED >> 20} million characters in its frame")
         return None
     return shown
 
