@@ -153,7 +153,6 @@ def framed(body: bytes, lengths: tuple[int, ...] = (), tail: bytes = b"") -> byt
         framed(b'{"content": [], "metadata": {}}'),
         framed(b'{"content": {}, "metadata": null}'),
         framed(b'{"content": {"\xff": 1}, "metadata": {}}'),
-        framed(b'{"content": {"n": ' + b"9" * 5000 + b'}, "metadata": {}}'),
         framed(b'{"content": {"n": ' + b"[" * 100_000 + b"]" * 100_000 + b'}, "metadata": {}}'),
         framed(b'{"content": {}, "metadata": {}}', (1,), b""),
         framed(b'{"content": {}, "metadata": {}}', (1,), b"ab"),

@@ -281,13 +281,14 @@ def soak_cells(count: int, end_s: float) -> Report:
 def soak_kernels(count: int, end_s: float) -> Report:
     """Kernels that come and go."""
     report = Report("kernels")
-    others, done, alive = set(sessions()), 0, 0
+    left, done, alive = 0, 0, 0
     for n in range(count):
         if time.monotonic() > end_s:
             break
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             one = Kernel(Path(folder))
             one.workers()
+            mine = one.own_sessions()
             if one.run("import os; open('/tmp/note', 'w').write('x')")["status"] != "ok":
                 report.wrong.append(f"kernel {n} does not work")
             files = Path(one.manager.connection_file)
@@ -296,13 +297,14 @@ def soak_kernels(count: int, end_s: float) -> Report:
             alive += len(outliving)
             report.wrong += [f"kernel {n} left process {p.pid}" for p in outliving]
             report.wrong += [f"kernel {n} left {path}" for path in one.scratch.rglob("*")]
+            mine = [path for path in mine if path.exists()]
+            left += len(mine)
+            report.wrong += [f"kernel {n} left its session {path.name}" for path in mine]
             if files.exists():
                 report.wrong.append(f"kernel {n} left its connection file")
         done = n + 1
-    left = set(sessions()) - others
-    report.wrong += [f"a session is left: {path.name}" for path in left]
     report.facts = {"kernels": f"{done} of {count}", "processes left": alive,
-                    "sessions left": len(left)}  # fmt: skip
+                    "sessions left": left}  # fmt: skip
     return report
 
 
