@@ -75,6 +75,7 @@ def test_at_the_ends_of_a_kernel(hostile, moment):
     if moment == "start":
         for _ in range(50):
             stage.interrupt()
+        stage.interrupt(heard=True)  # and so are those before it
         for _ in range(3):  # what was interrupted while it waited for the sandbox says so
             assert stage.run("1").ename in ("ok", "KeyboardInterrupt")
         assert stage.run("6 * 7").result == "42"

@@ -52,7 +52,8 @@ class GuestEventLoop(asyncio.base_events.BaseEventLoop):
         leave: Any = getattr(asyncio.tasks, "_swap_current_task", None)  # from CPython 3.12 on
         if leave is not None:  # a task that was left without its end would stay the current one
             asyncio._set_running_loop(self)  # noqa: SLF001 - asyncio's port for loops
-            leave(self, None)
+            if asyncio.current_task(self) is not None:  # 3.12 raises where there is none
+                leave(self, None)
         asyncio._set_running_loop(None)  # noqa: SLF001 - the same
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
