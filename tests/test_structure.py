@@ -28,12 +28,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "layouts",
         "advisories",
     ),
-    ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
+    ("spawn", "caches", "pagelog", "requirements", "contents", "resolver", "landlock", "seccomp"),
     ("archives",),
     ("runtimestore",),
     ("policyfile",),
     ("policy", "kernelspecs", "wheels"),
-    ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
+    ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend", "confinement"),
     ("chosen", "resolution"),
     ("launch", "timelimits", "pip", "upkeep"),
     ("session", "sessions", "connection", "packages"),
@@ -55,7 +55,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine", "natives"),
+    ("memory", "link", "engine", "natives", "confine"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),
@@ -71,7 +71,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
-    "records", "pagelog", "timeline", "sessionfile",
+    "records", "pagelog", "timeline", "sessionfile", "confinement", "landlock", "seccomp",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

@@ -202,6 +202,11 @@ def bundle(
     return folder
 
 
+def sites() -> list[str]:
+    """The folders on `sys.path` that have installed distributions in them."""
+    return [path for path in sys.path if any(Path(path or ".").glob("*.dist-info"))]
+
+
 def records(dists: dict[str, metadata.Distribution]) -> list[str]:
     """The folders that say that these distributions are installed, at these versions.
 
