@@ -7,17 +7,19 @@ takes 40 s. Nothing else of the user's is touched: history and Jupyter's folders
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
+import threading
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from wasi_kernel import Sandbox
+from wasi_kernel import Sandbox, landlock, seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -40,6 +42,40 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             if name in os.environ:
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def lacking() -> Callable[[Sequence[int], Callable[[], None]], None]:
+    """Runs a function where Linux does not know these system calls, nor does what it starts.
+
+    By a filter on a thread of its own, which ends with the function.
+    """
+
+    def run(numbers: Sequence[int], function: Callable[[], None]) -> None:
+        if not seccomp.available():
+            pytest.skip("this machine's kernel has no filters")
+        filtered = [seccomp.Instruction(0x20, 0, 0, 0)]  # load the number
+        for number in numbers:
+            filtered.append(seccomp.Instruction(0x15, 0, 1, number))
+            filtered.append(seccomp.Instruction(0x06, 0, 0, seccomp.ERRNO | errno.ENOSYS))
+        filtered.append(seccomp.Instruction(0x06, 0, 0, seccomp.ALLOW))
+        failures: list[BaseException] = []
+
+        def inside() -> None:
+            try:
+                landlock.no_new_privileges()
+                seccomp.install(filtered, all_threads=False)
+                function()
+            except BaseException as e:  # noqa: BLE001 - raised again, in the test's own thread
+                failures.append(e)
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from wasi_kernel import confinement, landlock, seccomp
 from wasi_kernel.caches import Cache
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def test_all_is_well(doctor: Doctor):
     assert found["checkpoints"]["detail"] == "%undo works"
     assert found["kernelspec python-wasi"]["state"] == "ok"
     assert found["pagemap"]["state"] in ("ok", "note")
+    lacking = confinement.lacking()
+    assert found["Landlock"]["state"] == ("ok" if landlock.abi() else "note")
+    assert found["seccomp"]["state"] == ("ok" if seccomp.available() else "note")
+    assert found["confinement"]["detail"] == ("; ".join(lacking) or "whole")
+
+
+@pytest.mark.parametrize(
+    ("what", "numbers"), [("Landlock", (landlock.CREATE,)), ("seccomp", seccomp.SECCOMP)]
+)
+def test_a_linux_that_lacks_a_wall_is_told(doctor: Doctor, lacking: Any, what: str, numbers: Any):
+    def run() -> None:
+        status, found = doctor()
+        assert status == 0
+        assert found[what]["state"] == found["confinement"]["state"] == "note"
+        assert what in found["confinement"]["detail"]
+
+    lacking(numbers, run)
 
 
 def test_for_people(tmp_path: Path):

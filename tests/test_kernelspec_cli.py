@@ -64,7 +64,8 @@ def test_a_kernelspec_says_what_its_kernels_may_reach(run: Callable[..., Done], 
     done = run(
         "install", "--name", "data", "--display-name", "Data", "--grant", "./sets:/sets",
         "--grant", ".:/work:rw", "--env", "A=b=c", "--env", "LANG", "--memory", "1GiB",
-        "--output", "1 MiB", "--frontend", "text", "--preload", "json", "--preload", "numpy",
+        "--output", "1 MiB", "--frontend", "text", "--confine", "require", "--preload", "json",
+        "--preload", "numpy",
     )  # fmt: skip
     assert (done.status, done.err) == (0, "")
     assert str(jupyter / "kernels" / "data") in done.out
@@ -72,7 +73,7 @@ def test_a_kernelspec_says_what_its_kernels_may_reach(run: Callable[..., Done], 
     assert policy_of(jupyter, "data") == {
         "grants": ["./sets:/sets", ".:/work:rw"], "env": {"A": "b=c"}, "pass_env": ["LANG"],
         "limits": {"memory_bytes": "1GiB", "output_bytes": "1 MiB"}, "frontend": "text",
-        "preload": ["json", "numpy"],
+        "confine": "require", "preload": ["json", "numpy"],
     }  # fmt: skip
     spec = KernelSpecManager().get_kernel_spec("data")
     assert spec.display_name == "Data"

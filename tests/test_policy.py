@@ -10,6 +10,7 @@ import pytest
 
 from wasi_kernel.errors import PolicyError
 from wasi_kernel.policy import (
+    CONFINES,
     FRONTENDS,
     HOME,
     MIB,
@@ -119,6 +120,15 @@ def test_the_front_end_is_isolated_unless_said_otherwise():
     assert Policy().frontend_mimes == ()
     given = Policy(frontend="text", frontend_mimes=("application/vnd.x.v1+json",))
     assert Policy.from_dict(given.to_dict()) == given
+
+
+@pytest.mark.parametrize("value", ["", "Auto", "on", None, True, ["off"]])
+def test_there_are_three_ways_to_confine(value: object):
+    assert Policy().confine == "auto"
+    assert Policy.from_dict(Policy(confine="require").to_dict()).confine == "require"
+    error = refused(confine=value)
+    assert (error.key, error.value) == ("confine", value)
+    assert all(name in error.allowed for name in CONFINES)
 
 
 @pytest.mark.parametrize("value", ["", "Isolated", "open", None, True, ["text"]])

@@ -104,7 +104,7 @@ def make(cache, tmp_path) -> Iterator[Callable[..., Path]]:
 
     def make(*lines: str, kept: bool = False, **about: Any) -> Path:
         folder = OwnFolder(launch.sessions_folder(cache))
-        image = tmp_path / "image"
+        image = tmp_path / "base.image"
         image.write_bytes(os.urandom(PAGES * PAGE))
         Base(str(image), "5e" * 32, PAGES * PAGE, BASE_NOTES, MADE_OF).store(folder.path)
         with closing(PageLog(folder.path, "5e" * 32)) as log:
@@ -266,7 +266,7 @@ def test_a_session_that_cannot_be_saved_is_one_line(run, make, tmp_path):
     segment.write_bytes(data)
     assert "damaged" in run("save", damaged.name, path).mistake
     without = make("x = 1")
-    (tmp_path / "image").unlink()
+    (tmp_path / "base.image").unlink()
     assert "image" in run("save", without.name, path).mistake
     assert not path.exists()
 

@@ -21,6 +21,7 @@ import zlib
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +36,6 @@ from wasi_kernel.sessionfile import BASE, DIGEST_BYTES, END, IMAGE, MAGIC, MAX_M
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 WASM_PAGES = 16
 """Pages of the unit in which memory grows."""
@@ -387,6 +387,23 @@ def test_a_session_whose_image_is_gone_is_not_saved(session: Session, tmp_path: 
     with pytest.raises((SessionFileError, OSError)):
         session.save(tmp_path / "a.session")
     assert not [p for p in tmp_path.iterdir() if "a.session" in p.name]
+
+
+@pytest.mark.parametrize("by", ["name", "link"])
+def test_nothing_else_is_saved_as_an_image(session: Session, tmp_path: Path, by: str):
+    """A worker says what its session lies over; one that was broken into gains nothing by it."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret" * PAGE)
+    if by == "name":
+        base = replace(Base.load(session.folder), image=str(secret))
+    else:
+        base = Base.load(session.folder)
+        Path(base.image).unlink()
+        Path(base.image).symlink_to(secret)
+    base.store(session.folder)
+    with pytest.raises((SessionFileError, OSError)):
+        session.save(tmp_path / "a.session")
+    assert not (tmp_path / "a.session").exists()
 
 
 def test_an_image_that_is_cut_short_is_not_saved(session: Session, tmp_path: Path):

@@ -29,12 +29,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "advisories",
     ),
     ("folders", "installed"),
-    ("spawn", "caches", "pagelog", "requirements", "contents", "resolver"),
+    ("spawn", "caches", "pagelog", "requirements", "contents", "resolver", "landlock", "seccomp"),
     ("archives",),
     ("runtimestore",),
     ("policyfile",),
     ("policy", "kernelspecs", "wheels"),
-    ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend"),
+    ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend", "confinement"),
     ("chosen", "resolution"),
     ("launch", "timelimits", "pip", "upkeep"),
     ("session", "sessions", "connection", "packages"),
@@ -56,7 +56,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine", "natives", "preopens"),
+    ("memory", "link", "engine", "natives", "preopens", "confine"),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),
@@ -72,7 +72,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
-    "records", "pagelog", "timeline", "sessionfile",
+    "records", "pagelog", "timeline", "sessionfile", "confinement", "landlock", "seccomp",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

@@ -21,10 +21,12 @@ from wasi_kernel import (
     caches,
     grants,
     kernelspecs,
+    landlock,
     policyfile,
     probes,
     runtimes,
     runtimestore,
+    seccomp,
 )
 from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
@@ -41,7 +43,7 @@ NEEDED = (
 CACHE_BYTES = 2 << 30
 """What preparing needs on disk: compiled module, bundle, base image, and their making."""
 
-LSMS = Path("/sys/kernel/security/lsm")
+NO_LANDLOCK = "Linux 5.13 and later have it, unless it is left out of lsm= at boot"
 PAGEMAP = Path("/proc/self/pagemap")
 
 
@@ -179,19 +181,26 @@ def _platform() -> Iterator[Finding]:
         yield Finding("pagemap", "ok", "changed memory is found by asking the kernel")
     except OSError as e:
         yield Finding("pagemap", "note", f"{PAGEMAP}: {e.strerror}; memory is compared instead")
-    try:
-        lsms = LSMS.read_text().strip().split(",")
-        has = "landlock" in lsms
-        yield Finding("Landlock", "ok" if has else "note", "there" if has else "not enabled")
-    except OSError:
-        yield Finding("Landlock", "note", f"unknown: {LSMS} cannot be read")
+    version, less = landlock.abi(), "the worker process is confined less"
+    if version:
+        yield Finding("Landlock", "ok", f"version {version} of its ABI")
+    else:
+        yield Finding("Landlock", "note", f"none; {less}", NO_LANDLOCK)
+    if seccomp.available():
+        yield Finding("seccomp", "ok", "filters of system calls")
+    else:
+        yield Finding("seccomp", "note", f"no filters here; {less}")
     for name in ("TMPDIR", "WASI_KERNEL_CACHE", runtimes.ENV, runtimestore.ENV):
         if name in os.environ:
             yield Finding(name, "note", os.environ[name])
 
 
 def started(box: Sandbox) -> Iterator[Finding]:
-    """What a guest can do, found out by doing it."""
+    """What a guest can do, found out by doing it; and how its worker is confined."""
+    confined = probes.said(box).get("confinement", {})
+    whole = confined.get("landlock") and confined.get("seccomp") and not confined.get("missing")
+    lacks = "; ".join(confined.get("missing", [])) or "switched off"
+    yield Finding("confinement", "ok" if whole else "note", "whole" if whole else lacks)
     able = probes.abilities(box)
     if not able.runtime:
         yield Finding("guest", "problem", "it does not answer as it should", "please report this")

@@ -228,6 +228,11 @@ def _contents(folder: Path) -> dict[str, str]:
     return found
 
 
+def sites() -> list[str]:
+    """The folders on `sys.path` that have installed distributions in them."""
+    return [path for path in sys.path if any(Path(path or ".").glob("*.dist-info"))]
+
+
 def records(dists: dict[str, metadata.Distribution]) -> list[str]:
     """The folders that say that these distributions are installed, at these versions.
 

@@ -70,6 +70,21 @@ class InstallationError(WasiKernelError):
     """Something this installation needs is missing, damaged or not usable."""
 
 
+class ConfinementError(InstallationError):
+    """The worker process cannot be confined as the policy demands.
+
+    Attributes:
+        missing: What is missing or does not work, one line each.
+    """
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the worker process cannot be confined: {'; '.join(missing)} (see: wasi-kernel "
+            "doctor). confine = 'auto' in the policy starts it with what there is"
+        )
+        self.missing = missing
+
+
 class RuntimeNotFoundError(InstallationError):
     """There is no usable CPython WASI build where one was named.
 

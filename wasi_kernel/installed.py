@@ -133,6 +133,8 @@ def _link(source: str, target: str) -> None:
         import shutil
 
         shutil.copyfile(source, target, follow_symlinks=False)
+    os.chmod(target, 0o400)  # the session's worker may write in its folder, and must not change
+    # what others have as well; a confined one changes no modes
 
 
 def fork(source: Path, base: Path) -> None:

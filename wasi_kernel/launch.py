@@ -223,6 +223,7 @@ def settings(
 
     Raises:
         PolicyError: One of the policy's own grants must not be given.
+        ConfinementError: It requires a confinement that this machine has not.
         PackagesMissingError: Its packages were not installed yet.
         UnknownRuntimeError: Its runtime was not added here.
         SessionFileError: The session to begin with cannot be used.
@@ -231,6 +232,10 @@ def settings(
     """
     cache = caches.default_path()
     grants.check(policy, cache)
+    if policy.confine == "require":
+        from wasi_kernel import confinement
+
+        confinement.require()
     runtime = runtimes.named(policy.runtime)
     packages = chosen.folder(cache, policy)
     notices: tuple[str, ...] = ()

@@ -45,6 +45,9 @@ MIB = 1 << 20
 FRONTENDS = ("isolated", "interactive", "text", "trusted")
 """What may reach the page or terminal that shows outputs; see frontend.py."""
 
+CONFINES = ("auto", "require", "off")
+"""How the worker process is confined by the operating system; see worker/confine.py."""
+
 _MIME = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
 _RUNS = frozenset(("text/html", "application/javascript", "text/javascript", "image/svg+xml"))
 """Types that no front end shows without obeying them."""
@@ -205,6 +208,9 @@ class Policy:
             lets them.
         frontend_mimes: Further mime types that are shown as they are, for renderers that are known
             to trust nothing.
+        confine: The operating system's own confinement of the worker process, the wall behind
+            WebAssembly: "auto", as far as it has one; "require", nothing starts without all of
+            it; "off", none, for debugging.
 
     Raises:
         PolicyError: On construction; names each key that is wrong, its value and what is allowed.
@@ -222,6 +228,7 @@ class Policy:
     pip: bool | tuple[str, ...] = False
     frontend: str = "isolated"
     frontend_mimes: tuple[str, ...] = ()
+    confine: str = "auto"
 
     def __post_init__(self) -> None:
         PolicyError.raise_all(self._problems())
@@ -243,6 +250,8 @@ class Policy:
         yield from _packages_problems(self.packages)
         yield from _pip_problems(self.pip)
         yield from _frontend_problems(self.frontend, self.frontend_mimes)
+        if self.confine not in CONFINES:
+            yield PolicyError("confine", self.confine, f"one of {', '.join(CONFINES)}")
 
     @property
     def work_grant(self) -> Grant | None:

@@ -58,7 +58,7 @@ says nothing against the state that was to be taken up."""
 
 STATES: dict[str, frozenset[str]] = {
     "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
-    "preparing": frozenset({"starting", "broken", "closed"}),
+    "preparing": frozenset({"starting", "preparing", "broken", "closed"}),
     "ready": frozenset({"starting", "closed"}),
     "broken": frozenset({"starting", "closed"}),
     "closed": frozenset(),
@@ -142,7 +142,7 @@ class Session:
         self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
-        self._prepared = self._was_ready = False
+        self._prepared = self._compiled = self._was_ready = False
         self._unreported: GuestLost | None = None
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
         self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
@@ -539,6 +539,9 @@ class Session:
         if failed:
             evalue = frame.content.get("evalue")
             self._break(InstallationError(f"the guest does not start: {evalue}"))
+        elif self._state == "preparing" and frame.content.get("again") and not self._compiled:
+            self._compiled = True
+            self._replace("preparing", "prepare")
         elif self._state == "preparing":
             self._prepared = True
             self._replace("starting", "serve")
@@ -550,7 +553,8 @@ class Session:
                 from wasi_kernel import upkeep
 
                 upkeep.sweep_beside(self._settings.cache)
-            self._failed_boots, self._killed_boots, self._prepared = 0, 0, False
+            self._failed_boots, self._killed_boots = 0, 0
+            self._prepared = self._compiled = False
             self._become("ready")
             self._tell(frame.content)
             if frame.content.get("starts"):  # its first checkpoint is on the way
@@ -681,8 +685,8 @@ class Session:
     def _break(self, error: InstallationError) -> None:
         self._silence()
         self._worker.end()
-        self._broken, self._failed_boots, self._prepared = error, 0, False
-        self._killed_boots = 0
+        self._broken, self._failed_boots, self._killed_boots = error, 0, 0
+        self._prepared = self._compiled = False
         if self._state == "ready":
             self._become("starting")
         self._become("broken")

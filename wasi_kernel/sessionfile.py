@@ -45,6 +45,9 @@ DIGEST_BYTES = 32
 BASE, IMAGE = "base.json", "image"
 """Files in a session's folder: what its states lie over, and the image if that is its own."""
 
+IMAGE_SUFFIX = ".image"
+"""How the names of base images in the cache end."""
+
 _U32, _SPAN = struct.Struct("<I"), struct.Struct("<II")
 _MADE_OF = {
     "python": "Python", "runtime": "the runtime's SHA-256", "agent": "the agent and IPython",
@@ -86,11 +89,14 @@ class Base:
         """What a session's folder says.
 
         Raises:
-            SessionFileError: There is nothing that can be read.
+            SessionFileError: There is nothing that can be read, or it names something else than
+                an image: a worker writes it, which may read less than who saves its session.
         """
         try:
             found = cls(**json.loads(plainfiles.read(folder / BASE)))
             found._check()
+            if not found.own and Path(found.image).suffix != IMAGE_SUFFIX:
+                raise ValueError("no image")  # noqa: TRY301 - below
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise SessionFileError(
                 folder.name, f"it has no state that was kept ({type(e).__name__})"
@@ -177,7 +183,7 @@ def save(folder: Path, path: Path, version: str) -> Manifest:
 def _memory(log: PageLog, base: Base, folder: Path) -> Iterator[tuple[int, bytes]]:
     """(first page, data) of all pages of the log's head that are not zero."""
     pages, step, zero = log[log.head].pages, CHUNK // PAGE, bytes(PAGE)
-    with base.path(folder).open("rb") as image:
+    with open(base.path(folder), "rb", opener=_no_link) as image:
         if os.fstat(image.fileno()).st_size < base.bytes:
             raise SessionFileError(folder.name, "its base image is cut short")
         for page in range(0, pages, step):
@@ -197,10 +203,14 @@ def _memory(log: PageLog, base: Base, folder: Path) -> Iterator[tuple[int, bytes
                 start = end + 1
 
 
-def _write(path: Path, manifest: Manifest, memory: Iterator[tuple[int, bytes]]) -> None:
-    import tempfile
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created 0600
+
+def _write(path: Path, manifest: Manifest, memory: Iterator[tuple[int, bytes]]) -> None:
+    # Not tempfile: it imports random, whose machine code a confined worker cannot load any more.
+    name = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as f:
             text = json.dumps(asdict(manifest)).encode()
@@ -216,10 +226,10 @@ def _write(path: Path, manifest: Manifest, memory: Iterator[tuple[int, bytes]]) 
             f.write(piece + digest.digest())
             f.flush()
             os.fsync(f.fileno())
-        Path(name).replace(path)
+        name.replace(path)
     except BaseException:  # raised again: nothing half written is left behind
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            name.unlink()
         raise
 
 

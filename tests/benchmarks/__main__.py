@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 import checkpointing
+import confining
 import counting
 import keeping
 import measures
@@ -29,7 +30,7 @@ import report
 from kernels import own_folders
 
 MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES | publishing.MEASURES
-MEASURES |= counting.MEASURES
+MEASURES |= counting.MEASURES | confining.MEASURES
 """Name on the command line -> benchmark."""
 
 PACKAGES = ("wasi-kernel", "ipykernel", "ipython", "jupyter_client", "pyzmq", "wasmtime")

@@ -8,6 +8,7 @@ prepared is found by facts of the process, sys.prefix among them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -24,12 +25,15 @@ from wasi_kernel.caches import Cache
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import Policy
 from wasi_kernel.worker import THREAD_STACK_EXTRA, prepare
+from wasi_kernel.worker.confine import confine
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.keeper import Parts
 from wasi_kernel.worker.link import Link, LinkClosedError
 from wasi_kernel.worker.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasi_kernel.worker.guest import Guest
 
 
@@ -48,7 +52,7 @@ class TimedParts(Parts):
         return guest
 
 
-def _serve(link: Link, boot: Frame) -> None:
+def _load(link: Link, boot: Frame) -> Callable[[], None] | None:
     content = boot.content
     cache, policy = Cache(Path(content["cache"])), Policy.from_dict(content["policy"])
     runtime = runtimes.find(policy.runtime, cache, content["artifacts"])
@@ -57,16 +61,19 @@ def _serve(link: Link, boot: Frame) -> None:
     parts = None
     if plan is not None:
         scratch = Path(content["scratch"])
-        parts = TimedParts.load(cache, policy, runtime, plan, content["work"], scratch, None)
+        parts = TimedParts.load(cache, policy, runtime, plan, content["work"], scratch)
     if parts is None:
         link.send_frame(Frame("unprepared", {}))
-        return
+        return None
+    confined = confine(policy.confine, parts.reach(content["session"]["folder"]))
     limits = policy.limits
     door = Door(link, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
-    try:
-        Server(link, door, parts, boot).serve()
-    except LinkClosedError:
-        return
+    return lambda: Server(link, door, parts, boot, confined).serve()
+
+
+def _serve(serve: Callable[[], None]) -> None:
+    with contextlib.suppress(LinkClosedError):
+        serve()
 
 
 def main() -> None:
@@ -75,9 +82,11 @@ def main() -> None:
     boot = link.receive()
     assert boot is not None
     threading.stack_size(boot.content["policy"]["limits"]["stack_bytes"] + THREAD_STACK_EXTRA)
-    thread = threading.Thread(target=_serve, args=(link, boot))
-    thread.start()
-    thread.join()
+    serve = _load(link, boot)
+    if serve is not None:
+        thread = threading.Thread(target=_serve, args=(serve,))
+        thread.start()
+        thread.join()
     os._exit(0)
 
 

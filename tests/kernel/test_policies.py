@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from wasi_kernel import seccomp
 
 
 @pytest.fixture
@@ -61,6 +66,7 @@ def test_the_frontend_is_the_files_unless_an_option_says_otherwise(start_kernel,
     ("text", "ename", "named"),
     [
         ("frontend = 'open'\nworc = 1", "PolicyError", ["worc = 1", "frontend = 'open'"]),
+        ("confine = 'always'", "PolicyError", ["confine = 'always'", "auto, require, off"]),
         ("grants = ['/etc']", "PolicyError", ["grants[0] = '/etc'", "HOST:GUEST"]),
         ("grants = ['/proc:/p', '/:/r']", "PolicyError", ["grants[0].host_path", "system folder",
                                                            "grants[1].host_path", "root"]),
@@ -77,6 +83,40 @@ def test_a_wrong_policy_is_explained_in_the_cell(start_with, text, ename, named)
     assert said["ename"] == ename
     for part in named:
         assert part in said["evalue"]
+
+
+WITHOUT_LANDLOCK = """
+import os, sys
+from wasi_kernel import landlock, seccomp
+landlock.no_new_privileges()
+seccomp.install([  # load the number; landlock_create_ruleset? then ENOSYS
+    seccomp.Instruction(0x20, 0, 0, 0), seccomp.Instruction(0x15, 0, 1, landlock.CREATE),
+    seccomp.Instruction(6, 0, 0, seccomp.ERRNO | 38), seccomp.Instruction(6, 0, 0, seccomp.ALLOW),
+])
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+class OldKernel(KernelSpecManager):
+    """Kernels are started as on a Linux that has no Landlock."""
+
+    def get_kernel_spec(self, kernel_name):
+        spec = super().get_kernel_spec(kernel_name)
+        spec.argv = [sys.executable, "-P", "-c", WITHOUT_LANDLOCK, *spec.argv]
+        return spec
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="this machine's kernel has no filters")
+def test_a_confinement_that_cannot_be_had_is_explained_in_the_cell(start_with):
+    old = OldKernel()
+    kernel = start_with("confine = 'require'", ready=False, kernel_spec_manager=old)
+    said = kernel.run("1").content
+    assert said["ename"] == "ConfinementError"
+    for part in ("no Landlock", "wasi-kernel doctor", "confine = 'auto'"):
+        assert part in said["evalue"]
+    kernel = start_with("confine = 'auto'", kernel_spec_manager=old)
+    shown = kernel.run("%wasi").result
+    assert "confinement      seccomp; this Linux kernel has no Landlock" in shown
 
 
 def test_a_policy_that_is_not_there(start_kernel, tmp_path):

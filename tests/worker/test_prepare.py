@@ -267,6 +267,26 @@ def test_a_plan_that_is_damaged_is_made_again_of_what_is_there(own: Cache, runti
     assert made(own, build) == (plan, [])
 
 
+@pytest.mark.parametrize("part", ["module", "bundle", "image"])
+def test_a_plan_names_only_what_is_kept_for_it(own: Cache, runtime: Callable, part: str):
+    """A confined worker writes plans, and must not choose what the next one loads unconfined."""
+    built = runtime(reactor())
+    plan, _ = made(own, built)
+    path = prepare._plan_path(own, built, POLICY)
+    notes = own.load(path)
+    assert notes is not None
+    real = Path(notes[part])
+    other = own.folder("plans") / real.name
+    if real.is_dir():
+        shutil.copytree(real, other)
+    else:
+        own.store(other, lambda new: (new.write_bytes(real.read_bytes()), own.load(real))[1])
+    own.store(path, lambda _new: {**notes, part: str(other)})
+    assert prepare.find_plan(own, built, POLICY) is None
+    own.store(path, lambda _new: notes)
+    assert prepare.find_plan(own, built, POLICY) == plan
+
+
 def test_another_build_has_another_plan(own: Cache, runtime: Callable):
     first, second = runtime(reactor(), "a"), runtime(command(b"python 3.14\n"), "b")
     plan, _ = made(own, first)

@@ -10,7 +10,7 @@ import click
 from wasi_kernel import caches, grants, policyfile, requirements, runtimes
 from wasi_kernel.cli import offers
 from wasi_kernel.errors import PolicyError, RequirementError
-from wasi_kernel.policy import FRONTENDS, LIMIT_OPTIONS, PRELOAD, Policy
+from wasi_kernel.policy import CONFINES, FRONTENDS, LIMIT_OPTIONS, PRELOAD, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -173,6 +173,10 @@ _OPTIONS = (
         "limits.memory_bytes=1GiB.",
     ),
     click.option(
+        "--confine", type=click.Choice(CONFINES),
+        help="Whether the worker process must be confined by Landlock and seccomp.",
+    ),
+    click.option(
         "--force", is_flag=True, help="Grant folders even if they hold keys (~/.ssh, ...)."
     ),
 )  # fmt: skip
@@ -207,7 +211,7 @@ def data(given: dict[str, Any]) -> dict[str, Any]:
     _list(found, "pass_env", (key for key, equals, _ in env if not equals))
     for key, value in ((key, value) for key, equals, value in env if equals):
         _table(found, "env")[key] = value
-    for key in ("work", "frontend", "restart_keeps_state"):
+    for key in ("work", "frontend", "confine", "restart_keeps_state"):
         if given[key] is not None:
             found[key] = given[key]
     if given["runtime"] is not None:  # named here, so it is meant from here

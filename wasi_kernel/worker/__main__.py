@@ -2,7 +2,8 @@
 
 Requests and everything the guest says go over the first, in order; interrupts over the second. The
 guest has a thread of its own, with a stack larger than the wasm stack; the main thread answers on
-the second socket and empties the tray.
+the second socket and empties the tray. Before there are two threads, what is needed is loaded and
+the process is confined (server.py, confine.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from wasi_kernel.worker import THREAD_STACK_EXTRA
 from wasi_kernel.worker.link import Link, LinkClosedError, readable
 
 if TYPE_CHECKING:
-    from wasi_kernel.worker.server import Server
+    from collections.abc import Callable
+
+    from wasi_kernel.worker.server import ControlPort, Server
 
 
 class Control:
@@ -94,6 +97,9 @@ def main(requests: int, control: int) -> None:
 
 def serve(requests: int, control: int) -> None:
     """Runs a worker in this process, whose imports are done; ends it."""
+    from wasi_kernel.worker import confine, server
+
+    confine.keep_only((requests, control))
     faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are frames, never signals
     gc.disable()
@@ -104,8 +110,14 @@ def serve(requests: int, control: int) -> None:
     except LinkClosedError:
         return
     assert boot is not None  # noqa: S101 - not interruptible
+    try:
+        task = server.begin(link, boot)
+    except LinkClosedError:
+        return
+    if task is None:
+        return
     threading.stack_size(int(boot.content["policy"]["limits"]["stack_bytes"]) + THREAD_STACK_EXTRA)
-    thread = threading.Thread(target=_guest_thread, args=(link, controlled, boot), daemon=True)
+    thread = threading.Thread(target=_guest_thread, args=(controlled, task), daemon=True)
     thread.start()
     threading.stack_size(0)
     controlled.run()
@@ -114,11 +126,9 @@ def serve(requests: int, control: int) -> None:
     os._exit(0)  # no teardown order between wasmtime's threads and Python's to get wrong
 
 
-def _guest_thread(link: Link, control: Control, boot: Frame) -> None:
-    from wasi_kernel.worker import server
-
+def _guest_thread(control: Control, task: Callable[[ControlPort], None]) -> None:
     try:
         with contextlib.suppress(LinkClosedError):
-            server.run(link, control, boot)
+            task(control)
     finally:
         control.end()

@@ -9,6 +9,7 @@ where that file cannot be read, memory is a copy, and is compared with what the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import re
@@ -48,6 +49,16 @@ _WRITTEN = bytes(b >> 5 in (0b100, 0b010) for b in range(256))
 _MARKED = re.compile(rb"\x01+")
 _SPANS = re.compile(rb"\x01+(?:\x00{1,%d}\x01+)*" % GAP)
 _ZERO = bytes(images.CHUNK)
+
+
+@functools.cache
+def pagemap() -> int:
+    """The process's own page map, opened once: before it is confined, for later it cannot be.
+
+    Raises:
+        OSError: There is none.
+    """
+    return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def spans(marks: bytes | bytearray) -> list[Span]:
@@ -90,7 +101,7 @@ class MappedPages:
         self._age: dict[int, int] = {}  # {hot page: how many checkpoints found it unchanged}
         self._found: dict[int, int] = {}  # {hot page: hash of its content at rest now}
         self._bulk = bytearray()  # marks the pages that were mapped as data at the last checkpoint
-        self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._pagemap = pagemap()
         probe = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         probe[0] = 1
         if not self._written(images.address_of(probe), 1)[0]:

@@ -107,12 +107,17 @@ def compile_file(engine: Engine, cache: Cache, wasm: Path, path: Path) -> None:
     cache.store(path, write)
 
 
+def small_path(cache: Cache, text: str) -> Path:
+    """Where `small_module` keeps the compiled form of a text."""
+    return module_path(cache, hashlib.sha256(text.encode()).hexdigest())
+
+
 def small_module(engine: Engine, cache: Cache, text: str) -> Module:
     """The module that the WebAssembly text says, compiled once and kept.
 
     The switchboard's two take 12 to 18 ms to compile and 1 ms to load.
     """
-    path = module_path(cache, hashlib.sha256(text.encode()).hexdigest())
+    path = small_path(cache, text)
     module = load(engine, cache, path)
     if module is None:
         module = Module(engine, text)

@@ -25,14 +25,16 @@ from wasi_kernel.errors import (
 from wasi_kernel.frames import Frame
 from wasi_kernel.pagelog import ORIGIN, SUFFIX
 from wasi_kernel.sessionfile import Base
-from wasi_kernel.worker import THREAD_STACK_EXTRA, prepare
+from wasi_kernel.worker import THREAD_STACK_EXTRA, dirty, prepare
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.checkpoints import Checkpoints
+from wasi_kernel.worker.confine import Reach
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
+from wasi_kernel.worker.switchboard import is_wired, wiring
 from wasi_kernel.worker.travel import Travel
 from wasi_kernel.worker.usage import FILE as USAGE_FILE
-from wasi_kernel.worker.usage import Usage
+from wasi_kernel.worker.usage import Usage, own_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,6 +94,12 @@ class Parts:
         notes = None if plan.image is None else cache.load(plan.image)
         if module is None or (plan.image is not None and notes is None):
             return None
+        if not is_wired(cache, module):
+            return None
+        wiring(engine, cache, module)
+        with contextlib.suppress(OSError):  # where there is none, memory is compared
+            dirty.pagemap()
+            own_files()
         preopens = tuple(
             prepare.preopens(
                 runtime, plan.bundle, policy, work, scratch, packages, installed, identities
@@ -109,6 +117,14 @@ class Parts:
         writable = [p.host_path for p in preopens if p.writable]
         usage = Usage(policy.limits, writable, scratch / USAGE_FILE)
         return cls(engine, cache, module, policy, runtime, plan, preopens, base, usage)
+
+    def reach(self, session: str | None) -> Reach:
+        """What a session with these parts needs of the host, and its folder for checkpoints."""
+        own = [] if session is None else [session]
+        image = [] if self.base is None else [self.base.image]
+        read = [p.host_path for p in self.preopens if not p.writable]
+        change = [p.host_path for p in self.preopens if p.writable]
+        return Reach((*read, *image), tuple(change), tuple(own))
 
     @property
     def reactor(self) -> bool:

@@ -8,6 +8,7 @@ a key of cheap facts (identities of files and folders), so that a start only has
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import re
 import sys
@@ -17,18 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasmtime import WasmtimeError
+
 from wasi_kernel import caches, environments, frames, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
 from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker.confine import Reach
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.preopens import Preopen
+from wasi_kernel.worker.switchboard import is_wired, wiring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from wasmtime import Engine, Module
 
@@ -73,6 +79,12 @@ VERSION = 'import os, sys; _ = os.write(1, b"python %d.%d\\n" % sys.version_info
 
 _NO_LIBRARY = re.compile(r"No module named '?encodings'?")
 """What every CPython says that does not find its library (Python/pylifecycle.c)."""
+
+LATE = (
+    "filelock", "importlib.metadata", "packaging.markers", "packaging.requirements", "shutil",
+    "tempfile",
+)  # fmt: skip
+"""What preparing imports where it is needed."""
 IMAGE_FORMAT = "3"
 """Another one when an image's notes change their meaning: older images are made again."""
 
@@ -165,6 +177,11 @@ def preopens(
     return [*found, Preopen(str(root), "/", writable=False)]
 
 
+def _mark(packages: Path) -> Path:
+    """A file that is not empty when a set of packages has its bytecode."""
+    return packages.with_name(f"{packages.name}.compiled")
+
+
 def _stamp(path: Path) -> list[int | str]:
     try:
         state = path.stat()
@@ -194,7 +211,11 @@ def _plan_path(
 def find_plan(
     cache: Cache, runtime: Runtime, policy: Policy, packages: Path | None = None
 ) -> Plan | None:
-    """The plan for `policy`, if everything that it names is there and to be trusted."""
+    """The plan for `policy`, if everything that it names is there and to be trusted.
+
+    Plans are written by confined workers, which must not choose what is loaded as machine code:
+    what a plan names lies where such things are kept.
+    """
     path = _plan_path(cache, runtime, policy, packages)
     notes = cache.load(path)
     if notes is None or "made_for" not in notes or not runtime.unpacked:
@@ -226,6 +247,60 @@ class Preparation:
         self._packages = packages
         self._scratch, self._progress = scratch, progress
         self._engine: Engine = engines.make_engine(policy.limits.stack_bytes)
+        self._loaded: tuple[Path, Module] | None = None
+
+    def compiled(self) -> bool:
+        """Is all machine code there? Then it is loaded: a confined process gets no more of it."""
+        if not self._runtime.unpacked:
+            return False
+        path = engines.module_path(self._cache, self._cache.digest(self._runtime.wasm))
+        module = engines.load(self._engine, self._cache, path)
+        if module is None or not is_wired(self._cache, module):
+            return False
+        wiring(self._engine, self._cache, module)
+        self._loaded = path, module
+        return True
+
+    def compile(self) -> None:
+        """Makes what `compiled` asks for. Runs no guest code; leaves threads of the compiler's.
+
+        Raises:
+            InstallationError: The runtime cannot be used; says why.
+        """
+        with self._lock():
+            _, module = self._unpacked_module()
+            try:
+                wiring(self._engine, self._cache, module)
+            except WasmtimeError as e:
+                reason = str(e).splitlines()[0]
+                raise InstallationError(f"{self._runtime.name} does not run: {reason}") from e
+
+    def reach(self) -> Reach:
+        """What `run` needs when everything is compiled."""
+        for name in LATE:  # some have machine code of their own
+            importlib.import_module(name)
+        folder, library = self._cache.folder, [str(host) for host, _ in self._runtime.folders]
+        kept = [folder(name) for name in ("modules", "digests", environments.FETCHED)]
+        made = [folder(name) for name in ("bundles", "images", "plans", "locks")]
+        packages = [] if self._packages is None else [self._packages, _mark(self._packages)]
+        for path in packages[1:]:  # a file by itself can only be written where it is there
+            path.touch(mode=0o600)
+        return Reach(
+            (*library, str(self._runtime.wasm), *map(str, kept), *environments.sites()),
+            tuple(map(str, (*made, *packages, self._scratch))),
+        )
+
+    def _lock(self) -> AbstractContextManager[None]:
+        def waiting() -> None:
+            self._progress("waiting for another process that prepares the same", None, None)
+
+        return self._cache.lock("prepare", waiting)
+
+    def _unpacked_module(self) -> tuple[Path, Module]:
+        if not self._runtime.unpacked:
+            self._progress("unpacking the runtime", None, None)
+            runtimes.unpack(self._runtime, self._cache)
+        return self._module()
 
     def run(self) -> Plan:
         """The plan, complete, and remembered.
@@ -242,17 +317,11 @@ class Preparation:
             ) from e
 
     def _made(self) -> Plan:
-        def waiting() -> None:
-            self._progress("waiting for another process that prepares the same", None, None)
-
-        with self._cache.lock("prepare", waiting):
+        with self._lock():
             plan = find_plan(self._cache, self._runtime, self._policy, self._packages)
             if plan is not None and self._usable(plan):
                 return plan
-            if not self._runtime.unpacked:
-                self._progress("unpacking the runtime", None, None)
-                runtimes.unpack(self._runtime, self._cache)
-            path, module = self._module()
+            path, module = self._loaded or self._unpacked_module()
             python = self._python(module)
             dists = environments.closure(python, self._cache)
             bundle = environments.bundle(
@@ -354,12 +423,12 @@ class Preparation:
 
     def _compile_packages(self, module: Module, packages: Path) -> None:
         """Adds bytecode to a set of packages, once."""
-        done = packages.with_name(f"{packages.name}.compiled")
-        if not done.exists():
+        done = _mark(packages)
+        if not (done.exists() and done.stat().st_size):
             self._progress("compiling the packages' Python files", None, None)
             folder = Preopen(str(packages), PACKAGES, writable=True)
             self._run(module, [*self._library(), folder], COMPILE.format(PACKAGES))
-            done.touch(mode=0o600)
+            done.write_text("compiled")
 
     def _image(self, module: Module, compiled: Path, bundle: Path) -> Path:
         name = engines.key(

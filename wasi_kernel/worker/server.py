@@ -23,6 +23,7 @@ from wasi_kernel.frames import Frame
 from wasi_kernel.policy import LIMIT_OPTIONS, Policy, raising
 from wasi_kernel.worker import prepare, travel
 from wasi_kernel.worker import usage as usages
+from wasi_kernel.worker.confine import Confinement, confine
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
@@ -30,6 +31,8 @@ from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from wasi_kernel.runtimes import Runtime
     from wasi_kernel.worker.interrupts import Interrupter
     from wasi_kernel.worker.link import Link
@@ -57,34 +60,95 @@ class ControlPort(Protocol):
     def arm(self, due_s: float) -> None: ...  # noqa: D102
 
 
-def run(link: Link, control: ControlPort, boot: Frame) -> None:
-    """Does what `boot` asks: prepares, or serves until the kernel or the guest ends.
+def begin(link: Link, boot: Frame) -> Callable[[ControlPort], None] | None:
+    """Loads what `boot` needs, then confines this process; what is to be done there.
 
-    An error of the installation or the policy becomes a `lost` frame with `fatal` set: a new
-    worker would meet it again.
+    Runs no guest code. Must be called while the process has one thread.
+
+    Returns:
+        What prepares, or serves until the kernel or the guest ends; None: there is nothing to be
+        done, and the kernel process was told why.
     """
-    content = boot.content
-    try:
+    task: Callable[[ControlPort], None] | None = None
+    with _told(link):
+        content = boot.content
         cache = Cache(Path(content["cache"]))
         policy = Policy.from_dict(content["policy"])
         runtime = runtimes.find(policy.runtime, cache, content["artifacts"])
         if content["task"] == "prepare":
-
-            def progress(what: str, fraction: float | None, left_s: float | None) -> None:
-                said = {"what": what, "fraction": fraction, "left_s": left_s}
-                link.send_frame(Frame("progress", said))
-
-            scratch = Path(content["scratch"])
-            prepare.Preparation(cache, runtime, policy, scratch, progress, _packages(boot)).run()
-            link.send_frame(Frame("boot_reply", {"status": "ok"}, boot.request))
-            return
-        server = _server(link, control, cache, policy, runtime, boot)
-        if server is None:
+            task = _preparing(link, cache, policy, runtime, boot)
+        else:
+            task = _serving(link, cache, policy, runtime, boot)
+        if task is None:
             link.send_frame(Frame("unprepared", {}))
-            return
-        control.server = server
-        gc.enable()
-        server.serve()
+    return task
+
+
+def _preparing(
+    link: Link, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
+) -> Callable[[ControlPort], None]:
+    """Compiling takes threads, which cannot be confined later: that is a task of its own."""
+
+    def progress(what: str, fraction: float | None, left_s: float | None) -> None:
+        said = {"what": what, "fraction": fraction, "left_s": left_s}
+        link.send_frame(Frame("progress", said))
+
+    scratch, packages = Path(boot.content["scratch"]), _packages(boot)
+    preparation = prepare.Preparation(cache, runtime, policy, scratch, progress, packages)
+    compiled = preparation.compiled()
+    if compiled:
+        confine(policy.confine, preparation.reach())
+
+    def run(_: ControlPort) -> None:
+        with _told(link):
+            if compiled:
+                preparation.run()
+            else:
+                preparation.compile()
+            said = {"status": "ok", "again": not compiled}
+            link.send_frame(Frame("boot_reply", said, boot.request))
+
+    return run
+
+
+def _serving(
+    link: Link, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
+) -> Callable[[ControlPort], None] | None:
+    """None: something must be prepared first."""
+    packages = _packages(boot)
+    plan = prepare.find_plan(cache, runtime, policy, packages)
+    if plan is None:
+        return None
+    content = boot.content
+    parts = Parts.load(
+        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages,
+        Path(content["installed"]), content.get("identities") or {},
+    )  # fmt: skip
+    if parts is None:
+        return None
+    confined = confine(policy.confine, parts.reach(content["session"]["folder"]))
+
+    def run(control: ControlPort) -> None:
+        with _told(link):
+            limits = policy.limits
+            door = Door(link, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
+            door.arm = control.arm
+            server = control.server = Server(link, door, parts, boot, confined)
+            gc.enable()
+            server.serve()
+
+    return run
+
+
+@contextlib.contextmanager
+def _told(link: Link) -> Iterator[None]:
+    """Whatever ends its body is told to the kernel process, but that process's own end.
+
+    An error of the installation or the policy becomes a `lost` frame with `fatal` set: a new
+    worker would meet it again.
+    """
+    try:
+        yield
     except GuestLost as e:
         link.send_frame(Frame("lost", {"ename": e.ename, "detail": e.detail}))
     except LinkClosedError:
@@ -108,31 +172,13 @@ def _packages(boot: Frame) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _server(
-    link: Link, control: ControlPort, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
-) -> Server | None:
-    """A server whose guest can be made, or None if something must be prepared first."""
-    packages = _packages(boot)
-    plan = prepare.find_plan(cache, runtime, policy, packages)
-    if plan is None:
-        return None
-    content = boot.content
-    parts = Parts.load(
-        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages,
-        Path(content["installed"]), content.get("identities") or {},
-    )  # fmt: skip
-    if parts is None:
-        return None
-    limits = policy.limits
-    door = Door(link, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
-    door.arm = control.arm
-    return Server(link, door, parts, boot)
-
-
 class Server:
     """One session's guest and the loop that serves its requests."""
 
-    def __init__(self, link: Link, door: Door, parts: Parts, boot: Frame) -> None:
+    def __init__(
+        self, link: Link, door: Door, parts: Parts, boot: Frame, confined: Confinement
+    ) -> None:
+        self._confined = confined
         self._link, self._door, self._parts, self._boot = link, door, parts, boot
         self._policy = parts.policy
         self._keeper = Keeper(parts, door, boot.content.get("session") or {})
@@ -537,6 +583,7 @@ class Server:
             "interrupts": self._interrupter is not None,
             "checkpoints": self._keeper.info(),
             "limits": self._limits(),
+            "confinement": self._confined.to_dict(),
             **self._parts.info(),
         }
 

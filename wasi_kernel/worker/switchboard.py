@@ -167,15 +167,27 @@ class Wiring(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def wiring(engine: Engine, cache: Cache, module: Module) -> Wiring:
     """The wiring of a module, made once in a process: a fresh instance is made at every undo."""
-    types = {
+    types = _wasi_types(module)
+    return Wiring(types, *(engines.small_module(engine, cache, text) for text in _texts(types)))
+
+
+def is_wired(cache: Cache, module: Module) -> bool:
+    """Is there machine code for the module's wiring, so that none has to be compiled?"""
+    texts = _texts(_wasi_types(module))
+    return all(cache.load(engines.small_path(cache, text)) is not None for text in texts)
+
+
+def _texts(types: dict[str, FuncType]) -> tuple[str, str, str]:
+    calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
+    return slots_wat(calls), routes_wat(calls), FILES
+
+
+def _wasi_types(module: Module) -> dict[str, FuncType]:
+    return {
         str(i.name): i.type
         for i in module.imports
         if i.module == WASI and isinstance(i.type, FuncType)
     }
-    calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
-    slots = engines.small_module(engine, cache, slots_wat(calls))
-    routes = engines.small_module(engine, cache, routes_wat(calls))
-    return Wiring(types, slots, routes, engines.small_module(engine, cache, FILES))
 
 
 class Switchboard:

@@ -33,6 +33,7 @@ Never imports wasmtime.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import resource
@@ -250,12 +251,23 @@ def _all_in(folders: list[str]) -> Iterator[os.stat_result]:
 def _unlinked(devices: set[int]) -> int:
     """Bytes of the files on these devices that this process has open, and that have no name."""
     found = {}
-    for name in os.listdir("/dev/fd"):
+    for name in os.listdir(own_files()):
         with contextlib.suppress(OSError):  # the listing's own is closed by now
             about = os.fstat(int(name))
             if stat.S_ISREG(about.st_mode) and about.st_nlink == 0 and about.st_dev in devices:
                 found[about.st_dev, about.st_ino] = about.st_size
     return sum(found.values())
+
+
+@functools.cache
+def own_files() -> int | str:
+    """What lists the process's own descriptors.
+
+    Opened before it is confined, since later it cannot be; a name where there is no confinement.
+    """
+    if sys.platform != "linux":
+        return "/dev/fd"
+    return os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _opened(path: Path) -> int:

@@ -181,6 +181,7 @@ class WasiMagics(Magics):
             shown = f"{grant['guest_path']}, {mode}, {grant['what']}"
             rows.append(("grants" if k == 0 else "", shown))
         rows += [
+            ("confinement", _confinement(host["confinement"])),
             ("outputs", f"{facts.get('frontend')}; %wasi frontend shows what was held back"),
             ("packages", ", ".join(facts.get("packages", [])) or "none beside the runtime's"),
             ("%pip install", _pip(facts.get("pip"))),
@@ -207,6 +208,14 @@ def _pip(allowed: Any) -> str:
     if isinstance(allowed, (list, tuple)):
         return f"only {', '.join(allowed)}, and what they need" if allowed else "no"
     return "any package of the host's index" if allowed else "no (pip in the policy)"
+
+
+def _confinement(said: dict[str, Any]) -> str:
+    if said["wanted"] == "off":
+        return "off: the worker process can do what its user can (confine in the policy)"
+    has = [f"Landlock {said['landlock']}"] * bool(said["landlock"])
+    has += ["seccomp"] * said["seccomp"]
+    return "; ".join([" and ".join(has) or "none", *said["missing"]])
 
 
 def _refusing(text: str) -> Any:
