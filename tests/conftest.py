@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wasi_kernel import Sandbox, landlock, seccomp
+from wasi_kernel import Sandbox, caches, landlock, seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +49,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Jupyter's and IPython's folders, and the history, for this run only."""
     home = tmp_path_factory.mktemp("home")
     names = {
+        caches.ENV: str(caches.default_path()),  # also where a test has a home of its own
         "WASI_KERNEL_HISTORY": str(home / "history.sqlite"),
         "WASI_KERNEL_RUNTIMES": str(home / "runtimes"),
         "JUPYTER_CONFIG_DIR": str(home / "jupyter-config"),
