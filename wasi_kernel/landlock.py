@@ -32,8 +32,10 @@ MAKE_SYM, REFER, TRUNCATE, IOCTL_DEV = (1 << k for k in range(12, 16))
 READ = READ_FILE | READ_DIR
 CHANGE = (
     READ | WRITE_FILE | TRUNCATE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER
-)
-"""What a writable folder allows: no devices, sockets or pipes are made, and nothing is executed."""
+    | MAKE_FIFO | MAKE_SOCK
+)  # fmt: skip
+"""What a writable folder allows: no devices are made, and nothing is executed. A pipe or socket
+that lies there can be renamed, which Landlock takes for making it; seccomp refuses to make one."""
 
 KEEP = READ | WRITE_FILE | TRUNCATE | REMOVE_FILE | MAKE_REG
 """What a folder allows that has plain files only, which others read, too: no links lead from it."""

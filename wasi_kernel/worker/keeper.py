@@ -122,8 +122,10 @@ class Parts:
         """What a session with these parts needs of the host, and its folder for checkpoints."""
         own = [] if session is None else [session]
         image = [] if self.base is None else [self.base.image]
-        read = [p.host_path for p in self.preopens if not p.writable]
-        change = [p.host_path for p in self.preopens if p.writable]
+        meant = [p for p in self.preopens if p.is_there()]
+        read = [p.host_path for p in meant if not p.writable]
+        read += {p.instead: "" for p in self.preopens if p.instead}
+        change = [p.host_path for p in meant if p.writable]
         return Reach((*read, *image), tuple(change), tuple(own))
 
     @property

@@ -40,6 +40,14 @@ class Preopen:
     identity: tuple[int, int] | None = None
     instead: str = ""
 
+    def is_there(self) -> bool:
+        """Is the folder that is meant there now?"""
+        try:
+            state = os.stat(self.host_path)
+        except OSError:
+            return False
+        return self.identity in (None, (state.st_dev, state.st_ino))
+
 
 @contextlib.contextmanager
 def opened(
