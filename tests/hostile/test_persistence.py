@@ -113,7 +113,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 def session(cache: Cache) -> Path:
     """The folder of a session that is kept, without any state."""
     own = OwnFolder(cache.folder("sessions"))
-    base = Base("image", "00" * 32, 1 << 16, {"cell": 3}, {})
+    base = Base("its.image", "00" * 32, 1 << 16, {"cell": 3}, {})
     base.store(own.path)
     PageLog(own.path, base.digest).close()
     plainfiles.replace(own.path / launch.ABOUT, json.dumps({"name": "name", "started_s": 1}))

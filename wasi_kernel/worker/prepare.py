@@ -33,7 +33,7 @@ from wasi_kernel.worker.preopens import Preopen
 from wasi_kernel.worker.switchboard import is_wired, wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from wasmtime import Engine, Module
@@ -265,9 +265,9 @@ class Preparation:
         """Makes what `compiled` asks for. Runs no guest code; leaves threads of the compiler's.
 
         Raises:
-            InstallationError: The runtime cannot be used; says why.
+            InstallationError: The runtime cannot be used, or there is no room; says why.
         """
-        with self._lock():
+        with self._room(), self._lock():
             _, module = self._unpacked_module()
             try:
                 wiring(self._engine, self._cache, module)
@@ -308,8 +308,18 @@ class Preparation:
         Raises:
             InstallationError: The runtime cannot be used, or there is no room; says why.
         """
-        try:
+        with self._room():
             return self._made()
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Says of a file that cannot be made what to do.
+
+        Raises:
+            InstallationError: Instead of an OSError.
+        """
+        try:
+            yield
         except OSError as e:
             raise InstallationError(
                 f"what a start needs cannot be made in {self._cache.path}: {e.strerror}; make room "
