@@ -228,3 +228,40 @@ def test_completion_and_whole_cells(box: Sandbox):
     assert box.complete("pri + 1", 3)["matches"]
     assert box.is_complete("x = 1")["status"] == "complete"
     assert box.is_complete("for k in x:") == {"status": "incomplete", "indent": "    "}
+
+
+# -- the start -----------------------------------------------------------------------------------
+
+SPIN = """
+import _thread, signal, sys, wasi_agent.agent as module
+agent, spin = module._agent[0], module.spin.__code__
+def interrupted_at(nth):
+    count = 0
+    def trace(frame, event, arg):
+        nonlocal count
+        if frame.f_code is spin and event == "line":
+            count += 1
+            if count == nth:
+                _thread.interrupt_main()
+        return trace
+    agent.reading, agent.busy = True, False  # as it is while a guest starts
+    sys.settrace(trace)
+    try:
+        return module.spin(agent), agent.early
+    except KeyboardInterrupt:
+        return "KeyboardInterrupt"
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, agent.on_sigint)
+        agent.reading, agent.busy, agent.early = False, True, False
+{interrupted_at(nth) for nth in range(1, 10)}
+"""
+
+
+def test_the_interrupt_that_is_tried_at_a_start_may_come_at_any_moment():
+    """It is never left for the first cell, nor does it end the start: on a loaded machine it comes
+    before the loop that it is to end.
+    """
+    with Sandbox() as box:
+        assert box.run(SPIN).text == "{(True, False)}"
+        assert box.run("1").text == "1"

@@ -400,18 +400,24 @@ def calibrate() -> None:
             signal.set_wakeup_fd(-1)
 
 
-def spin() -> bool:
-    """Waits in pure Python for an interrupt; did one come?"""
+def spin(agent: Agent) -> bool:
+    """Waits in pure Python for an interrupt; did one come?
+
+    It may come at any moment from the request's arrival on, before there is anything to wait in:
+    then it is the agent's handler that takes it. It ends here in any case, or it would be raised
+    in the first cell.
+    """
     import time
 
     end = time.monotonic() + 10
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        while time.monotonic() < end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        while not agent.early and time.monotonic() < end:
             pass
     except KeyboardInterrupt:
         return True
-    return False
+    early, agent.early = agent.early, False
+    return early
 
 
 _door = Door()
@@ -430,7 +436,7 @@ def _boot(frame: Frame) -> None:
         agent.preload(content["preload"])
         agent.warm_up()
     elif content["phase"] == "spin":
-        reply["interrupted"] = spin()
+        reply["interrupted"] = spin(_agent[0])
     elif content["phase"] == "save":
         from wasi_agent import timetravel
 
