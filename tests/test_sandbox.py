@@ -230,6 +230,26 @@ def test_completion_and_whole_cells(box: Sandbox):
     assert box.is_complete("for k in x:") == {"status": "incomplete", "indent": "    "}
 
 
+BREAK_JEDI = """
+import sys, wasi_agent.agent as module
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "jedi":
+            raise AttributeError("abi_thread")  # as pydoc does in a build without _sysconfigdata
+for name in [name for name in sys.modules if name.split(".")[0] == "jedi"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Broken())
+"""
+
+
+def test_completion_in_a_build_where_jedi_does_not_import():
+    with Sandbox() as box:
+        assert box.run(BREAK_JEDI).ok
+        assert box.complete("sys.vers")["matches"] == []
+        assert box.run("module._agent[0].choose_completer()").ok
+        assert ".version" in box.complete("sys.vers")["matches"]
+
+
 # -- the start -----------------------------------------------------------------------------------
 
 SPIN = """

@@ -99,8 +99,20 @@ class Agent:
         else:
             tqdm.monitor_interval = 0  # its monitor is a thread; without one it warns
 
+    def choose_completer(self) -> None:
+        """Completes without jedi where jedi cannot be imported.
+
+        A build without its `_sysconfigdata` module has no pydoc, and no jedi; IPython then finds
+        nothing at all.
+        """
+        try:
+            importlib.import_module("jedi")
+        except Exception:  # noqa: BLE001 - whatever a library with parts missing raises
+            self.shell.Completer.use_jedi = False
+
     def warm_up(self) -> None:
         """Does once, for the image, what is slow the first time; leaves no trace in the session."""
+        self.choose_completer()
         for code in WARM_COMPLETIONS:
             self.complete({"code": code, "cursor_pos": len(code)})
         self.inspect({"code": "print", "cursor_pos": 5, "detail_level": 0})
