@@ -182,6 +182,21 @@ def test_modules_that_are_no_runtime(run: Callable[..., Done], tmp_path: Path, w
     assert not [p for p in (tmp_path / "store").iterdir() if p.name != "locks"]
 
 
+LOOP = """(module
+    (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start") (loop (br 0))))"""
+
+
+@pytest.mark.parametrize("action", ["add", "info"])
+def test_a_build_that_hangs_at_its_start(run: Callable[..., Done], tmp_path: Path, action: str):
+    (tmp_path / "python.wasm").write_bytes(bytes(wasmtime.wat2wasm(LOOP)))
+    done = run("runtime", action, tmp_path / "python.wasm", "--patience", "3")
+    assert (done.status, done.out) == (2 if action == "add" else 1, "")
+    assert "it hangs: nothing has happened in 3 s" in done.err.splitlines()[-1]
+    assert json.loads(run("runtime", "list", "--json").out)[1:] == []
+
+
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [

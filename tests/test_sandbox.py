@@ -228,3 +228,60 @@ def test_completion_and_whole_cells(box: Sandbox):
     assert box.complete("pri + 1", 3)["matches"]
     assert box.is_complete("x = 1")["status"] == "complete"
     assert box.is_complete("for k in x:") == {"status": "incomplete", "indent": "    "}
+
+
+BREAK_JEDI = """
+import sys, wasi_agent.agent as module
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "jedi":
+            raise AttributeError("abi_thread")  # as pydoc does in a build without _sysconfigdata
+for name in [name for name in sys.modules if name.split(".")[0] == "jedi"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Broken())
+"""
+
+
+def test_completion_in_a_build_where_jedi_does_not_import():
+    with Sandbox() as box:
+        assert box.run(BREAK_JEDI).ok
+        assert box.complete("sys.vers")["matches"] == []
+        assert box.run("module._agent[0].choose_completer()").ok
+        assert ".version" in box.complete("sys.vers")["matches"]
+
+
+# -- the start -----------------------------------------------------------------------------------
+
+SPIN = """
+import _thread, signal, sys, wasi_agent.agent as module
+agent, spin = module._agent[0], module.spin.__code__
+def interrupted_at(nth):
+    count = 0
+    def trace(frame, event, arg):
+        nonlocal count
+        if frame.f_code is spin and event == "line":
+            count += 1
+            if count == nth:
+                _thread.interrupt_main()
+        return trace
+    agent.reading, agent.busy = True, False  # as it is while a guest starts
+    sys.settrace(trace)
+    try:
+        return module.spin(agent), agent.early
+    except KeyboardInterrupt:
+        return "KeyboardInterrupt"
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, agent.on_sigint)
+        agent.reading, agent.busy, agent.early = False, True, False
+{interrupted_at(nth) for nth in range(1, 10)}
+"""
+
+
+def test_the_interrupt_that_is_tried_at_a_start_may_come_at_any_moment():
+    """It is never left for the first cell, nor does it end the start: on a loaded machine it comes
+    before the loop that it is to end.
+    """
+    with Sandbox() as box:
+        assert box.run(SPIN).text == "{(True, False)}"
+        assert box.run("1").text == "1"

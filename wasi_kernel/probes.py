@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 INTERRUPT_AFTER_S = (0.2, 1.0, 3.0)
 """How long after a loop was asked for it is interrupted; each is tried, for loaded machines."""
 
+PATIENCE_S = 300.0
+"""How long a step of a build's start, or its first cell, may take, unless it reports progress. The
+slowest such step of CPython 3.13, to compile the agent's files, took 13 s on a busy machine."""
+
 LOOP_S = 20.0
 """When a loop that no interrupt ends ends by itself."""
+
+NO_ANSWER = "it starts, but does not answer as Python does"
 
 _SAID = "__import__('json').dumps(get_ipython().run_line_magic('wasi', '').to_dict())"
 
@@ -170,12 +176,20 @@ def _answers(box: Sandbox) -> bool:
     return box.run("input('? ')", input=lambda prompt, _hidden: prompt + "yes").text == "'? yes'"
 
 
-def examine(policy: Policy, on_status: Callable[[str], None]) -> Abilities:
+def answers(box: Sandbox, patience_s: float = PATIENCE_S) -> bool:
+    """Does it calculate as Python does, and in time?"""
+    return box.run("6 * 7", deadline_s=patience_s).text == "42"
+
+
+def examine(
+    policy: Policy, on_status: Callable[[str], None], patience_s: float = PATIENCE_S
+) -> Abilities:
     """What a sandbox with this policy can do, and how soon it gives its first result.
 
     Args:
         policy: Whose runtime is examined.
         on_status: Told what is being prepared, the first time; this is not part of the figure.
+        patience_s: How long one step of its start, or its first cell, may take.
 
     Raises:
         InstallationError: The sandbox cannot start; says why.
@@ -191,8 +205,9 @@ def examine(policy: Policy, on_status: Callable[[str], None]) -> Abilities:
 
     for _ in range(2):
         waited, begun = False, time.monotonic()
-        with Sandbox(policy, on_status=told) as box:
-            box.run("1 + 1")
+        with Sandbox(policy, on_status=told, _patience_s=patience_s) as box:
+            if not answers(box, patience_s):
+                raise InstallationError(NO_ANSWER)
             took_s = time.monotonic() - begun
             if not waited:
                 return replace(abilities(box), first_result_s=took_s)

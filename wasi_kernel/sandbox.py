@@ -145,6 +145,7 @@ class Sandbox:
         resume: str | os.PathLike[str] | None = None,
         _begin: launch.Start = launch.FRESH,
         _worker: Worker | None = None,
+        _patience_s: float = MAX_DEADLINE_S,
     ) -> None:
         from pathlib import Path
 
@@ -168,20 +169,20 @@ class Sandbox:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
-            self._session = self._wait(self._open(_worker))
+            self._session = self._wait(self._open(_worker, _patience_s))
             self._closed_files += self._session.closed_files
         except BaseException:  # raised again: no thread is left behind
             self._end_loop()
             raise
 
-    async def _open(self, waiting: Worker | None) -> Session:
+    async def _open(self, waiting: Worker | None, patience_s: float) -> Session:
         worker = None if waiting is None else launch.start(self._settings, worker=waiting)
         session = Session(self._settings, worker)
         report = self._on_status
         if report is not None:
             session.on_status = lambda status: report(status.what)
         try:
-            await session.ready()
+            await session.ready(patience_s)
         except BaseException:  # raised again: no worker is left behind
             await session.close()
             raise

@@ -143,6 +143,7 @@ class Session:
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
         self._prepared = self._compiled = self._was_ready = False
+        self._moved_at = time.monotonic()  # when a step was begun, or went on
         self._unreported: GuestLost | None = None
         self._loss: GuestLost | None = None  # what happened, until it is known what is left
         self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
@@ -188,15 +189,22 @@ class Session:
         """Process number of the present worker."""
         return self._worker.pid
 
-    async def ready(self) -> None:
+    async def ready(self, patience_s: float = 10 * 365 * 24 * 3600.0) -> None:
         """Waits until the guest can work.
 
+        Args:
+            patience_s: How long one step of its start may go on without a word.
+
         Raises:
-            InstallationError: It never will; says why. `retry` tries again.
+            InstallationError: It never will, or is too slow; says why. `retry` tries again.
             KeyboardInterrupt: `interrupt` was called meanwhile.
         """
-        while not self._interrupted_early and not await self.settled(3600, for_cell=True):
-            continue
+        left_s = self._moved_at + patience_s - time.monotonic()
+        while not self._interrupted_early and not await self.settled(left_s, for_cell=True):
+            left_s = self._moved_at + patience_s - time.monotonic()
+            if left_s <= 0:
+                said = f" after: {self.status.what}" if self.status.what else ""
+                raise InstallationError(f"it hangs: nothing has happened in {patience_s:g} s{said}")
         if self._interrupted_early:
             self._interrupted_early = False
             raise KeyboardInterrupt("interrupted while the sandbox was being made ready")
@@ -466,6 +474,7 @@ class Session:
 
     def _listen(self) -> None:
         worker = self._worker
+        self._moved_at = time.monotonic()
         for k, sock in enumerate((worker.requests, worker.control)):
             sock.setblocking(False)
             self._loop.add_reader(sock.fileno(), self._readable, worker, k)
@@ -529,6 +538,7 @@ class Session:
 
     def _progressed(self, frame: Frame) -> None:
         said = frame.content
+        self._moved_at = time.monotonic()
         self.status = Status(str(said.get("what")), said.get("fraction"), said.get("left_s"))
         self.on_status(self.status)
 

@@ -112,8 +112,9 @@ class Steps:
             self.done.append(what)
 
 
-COMPILING, AGENT, IMAGE = (
-    "compiling the runtime (once)", "compiling the agent's Python files",
+COMPILING, ASKING, AGENT, IMAGE = (
+    "compiling the runtime (once)", "asking the runtime for its version",
+    "compiling the agent's Python files",
     "starting Python once, for the base image",
 )  # fmt: skip
 
@@ -139,7 +140,7 @@ def test_a_command_build_is_prepared_once(own: Cache, runtime: Callable):
     build = runtime(command())
     assert prepare.find_plan(own, build, POLICY) is None
     plan, steps = made(own, build)
-    assert steps == [COMPILING, AGENT]
+    assert steps == [COMPILING, ASKING, AGENT]
     assert (plan.image, plan.python) == (None, "3.15")
     assert own.load(plan.module) is not None
     assert (plan.bundle / "wasi_agent" / "agent.py").is_file()
@@ -149,7 +150,7 @@ def test_a_command_build_is_prepared_once(own: Cache, runtime: Callable):
 def test_a_reactor_has_an_image_too(own: Cache, runtime: Callable):
     build = runtime(reactor())
     plan, steps = made(own, build)
-    assert steps == [COMPILING, AGENT, IMAGE]
+    assert steps == [COMPILING, ASKING, AGENT, IMAGE]
     assert plan.image is not None
     notes = own.load(plan.image)
     assert notes is not None
@@ -236,7 +237,7 @@ def test_the_plan_of_a_copied_cache_names_nothing_of_the_other(
     copy = Cache(tmp_path / "copy")
     assert prepare.find_plan(copy, build, POLICY) is None
     again, steps = made(copy, build)
-    assert steps == []  # all was there but the plan
+    assert steps == [ASKING]  # all was there but the plan
     assert again.module == copy.path / "modules" / plan.module.name
     for part in (again.module, again.bundle, again.image):
         assert part is not None
@@ -255,7 +256,7 @@ def test_modules_that_are_swapped_are_compiled_again(own: Cache, runtime: Callab
         spare.rename(b)
     for build, plan in zip(builds, plans, strict=True):
         again, steps = made(own, build)
-        assert (again, steps) == (plan, [COMPILING])
+        assert (again, steps) == (plan, [COMPILING, ASKING])
 
 
 def test_a_plan_that_is_damaged_is_made_again_of_what_is_there(own: Cache, runtime: Callable):
@@ -264,7 +265,7 @@ def test_a_plan_that_is_damaged_is_made_again_of_what_is_there(own: Cache, runti
     (path,) = (p for p in (own.path / "plans").iterdir() if p.suffix != ".seal")
     path.write_text("other")
     assert prepare.find_plan(own, build, POLICY) is None
-    assert made(own, build) == (plan, [])
+    assert made(own, build) == (plan, [ASKING])
 
 
 @pytest.mark.parametrize("part", ["module", "bundle", "image"])
@@ -317,7 +318,7 @@ def test_what_an_image_depends_on_makes_another_image(
     build = runtime(reactor())
     plan, _ = made(own, build)
     other, steps = made(own, build, policy)
-    assert steps == [IMAGE]
+    assert steps == [ASKING, IMAGE]
     assert other.image != plan.image
     assert (other.module, other.bundle) == (plan.module, plan.bundle)
 
@@ -375,7 +376,8 @@ def test_two_that_prepare_at_once_make_it_once(own: Cache, runtime: Callable):
     assert plans[0] == plans[1] == plans[2]
     assert sum(COMPILING in s for s in steps) == sum(IMAGE in s for s in steps) == 1
     waiting = "waiting for another process that prepares the same"
-    assert all(s in ([COMPILING, AGENT, IMAGE], [waiting], []) or waiting in s for s in steps)
+    all_of_them = [COMPILING, ASKING, AGENT, IMAGE]
+    assert all(s in (all_of_them, [waiting], []) or waiting in s for s in steps)
 
 
 def test_preparing_while_the_cache_is_damaged_ends_and_leaves_nothing_wrong(

@@ -75,6 +75,13 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {**asdict(entry), "folder": str(entry.folder), "problem": entry.problem}
 
 
+_patience = click.option(
+    "--patience", "patience_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    default=probes.PATIENCE_S, show_default=True,
+    help="Give up a build that makes no progress for so long.",
+)  # fmt: skip
+
+
 @runtime.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="How policies name it. Default: cpython-VERSION.")
@@ -82,8 +89,11 @@ def _row(entry: Entry) -> dict[str, Any]:
     "--sha256", metavar="HEX",
     help="The SHA-256 that the file must have; of a folder, its python.wasm.",
 )  # fmt: skip
+@_patience
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing while it works.")
-def add(path: Path, name: str | None, sha256: str | None, *, quiet: bool) -> None:
+def add(
+    path: Path, name: str | None, sha256: str | None, *, patience_s: float, quiet: bool
+) -> None:
     """Add the CPython build at PATH: a folder, a zip or tar file, or a python.wasm.
 
     A folder or an archive has python.wasm and its library, as the releases of cpython-wasi-build
@@ -94,7 +104,7 @@ def add(path: Path, name: str | None, sha256: str | None, *, quiet: bool) -> Non
 
     def verify(build: Path) -> Seen:
         try:
-            return _seen(build, quiet=quiet)
+            return _seen(build, patience_s, quiet=quiet)
         except InstallationError as e:
             raise RuntimeStoreError(path.name, str(e)) from e
 
@@ -111,7 +121,7 @@ def add(path: Path, name: str | None, sha256: str | None, *, quiet: bool) -> Non
     click.echo(f"    {entry.folder}")
 
 
-def _seen(build: Path, *, quiet: bool) -> Seen:
+def _seen(build: Path, patience_s: float, *, quiet: bool) -> Seen:
     """Starts a build as a guest and looks at what it is."""
     from wasi_kernel.sandbox import Sandbox
 
@@ -121,11 +131,11 @@ def _seen(build: Path, *, quiet: bool) -> Seen:
     show = _teller(quiet=quiet)
 
     def start() -> Seen:
-        with Sandbox(policy, on_status=show) as box:
+        with Sandbox(policy, on_status=show, _patience_s=patience_s) as box:
+            answered = probes.answers(box, patience_s)
+            if not answered or not re.fullmatch(r"3\.[0-9]+\.[0-9]+\S*", box.python):
+                raise InstallationError(probes.NO_ANSWER)
             about = probes.said(box)
-            answer = box.run("6 * 7")
-            if answer.text != "42" or not re.fullmatch(r"3\.[0-9]+\.[0-9]+\S*", box.python):
-                raise InstallationError("it starts, but does not answer as Python does")
             return Seen(box.python, "reactor" if about.get("images") else "command")
 
     return preparing.with_agent(start, quiet=quiet)
@@ -145,8 +155,9 @@ def _teller(*, quiet: bool) -> Callable[[str], None]:
 
 @runtime.command()
 @click.argument("name", required=False)
+@_patience
 @as_json
-def info(name: str | None, *, as_json: bool) -> None:
+def info(name: str | None, *, patience_s: float, as_json: bool) -> None:
     """Show what the runtime NAME is and what it can do here, by starting it.
 
     Default: the one that is used where a policy names none.
@@ -159,7 +170,7 @@ def info(name: str | None, *, as_json: bool) -> None:
     found = runtimes.find(path, cache := caches.Cache())
     policy = Policy(runtime=spec if path is None else path, work=False)
     show = _teller(quiet=as_json)
-    able = preparing.with_agent(lambda: probes.examine(policy, show), quiet=as_json)
+    able = preparing.with_agent(lambda: probes.examine(policy, show, patience_s), quiet=as_json)
     entry = None if path is None else runtimestore.about(Path(path))
     row: dict[str, Any] = {
         "name": WASI_PYTHON if path is None else entry.name if entry else found.name,

@@ -410,6 +410,7 @@ class Preparation:
         return capture.text()
 
     def _python(self, module: Module) -> str:
+        self._progress("asking the runtime for its version", None, None)
         text = self._run(module, self._library(), VERSION)
         words = text.split()
         if len(words) != 2 or words[0] != "python":

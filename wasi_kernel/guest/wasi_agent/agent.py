@@ -99,8 +99,20 @@ class Agent:
         else:
             tqdm.monitor_interval = 0  # its monitor is a thread; without one it warns
 
+    def choose_completer(self) -> None:
+        """Completes without jedi where jedi cannot be imported.
+
+        A build without its `_sysconfigdata` module has no pydoc, and no jedi; IPython then finds
+        nothing at all.
+        """
+        try:
+            importlib.import_module("jedi")
+        except Exception:  # noqa: BLE001 - whatever a library with parts missing raises
+            self.shell.Completer.use_jedi = False
+
     def warm_up(self) -> None:
         """Does once, for the image, what is slow the first time; leaves no trace in the session."""
+        self.choose_completer()
         for code in WARM_COMPLETIONS:
             self.complete({"code": code, "cursor_pos": len(code)})
         self.inspect({"code": "print", "cursor_pos": 5, "detail_level": 0})
@@ -400,18 +412,24 @@ def calibrate() -> None:
             signal.set_wakeup_fd(-1)
 
 
-def spin() -> bool:
-    """Waits in pure Python for an interrupt; did one come?"""
+def spin(agent: Agent) -> bool:
+    """Waits in pure Python for an interrupt; did one come?
+
+    It may come at any moment from the request's arrival on, before there is anything to wait in:
+    then it is the agent's handler that takes it. It ends here in any case, or it would be raised
+    in the first cell.
+    """
     import time
 
     end = time.monotonic() + 10
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        while time.monotonic() < end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        while not agent.early and time.monotonic() < end:
             pass
     except KeyboardInterrupt:
         return True
-    return False
+    early, agent.early = agent.early, False
+    return early
 
 
 _door = Door()
@@ -430,7 +448,7 @@ def _boot(frame: Frame) -> None:
         agent.preload(content["preload"])
         agent.warm_up()
     elif content["phase"] == "spin":
-        reply["interrupted"] = spin()
+        reply["interrupted"] = spin(_agent[0])
     elif content["phase"] == "save":
         from wasi_agent import timetravel
 
