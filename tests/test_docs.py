@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-import wasi_kernel
 from wasi_kernel.cli import policies, reference
 from wasi_kernel.policy import FRONTENDS, CheckpointLimits, Grant, Limits, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DOCS = Path(wasi_kernel.__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 TIMEOUT_S = 100
 _BLOCK = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

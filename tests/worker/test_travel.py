@@ -342,7 +342,7 @@ def door(open_guest: Callable, wat: Callable, asked: Asked) -> Door:
         '{"op":"undo","cells":' + "9" * 4300 + "}", '{"op":"undo","cells":-' + "9" * 4300 + "}",
         '{"op":"restore","to":"\\ud800"}', '{"op":"restore","to":"\\u0000"}',
         '{"op":"unname","name":"\\udfff\\ud800"}', '{"op":"fork","name":"\\ud83d"}',
-        '{"op":"\\ud800"}', '{"op":' + "9" * 4300 + "}", '{"op":{"op":"list"}}', "{}",
+        '{"op":"\\ud800"}', '{"op":' + "9" * 4301 + "}", '{"op":{"op":"list"}}', "{}",
         '{"op":"list","op":"nothing"}', '{"op":"look","to":"' + "x" * 100_000 + '"}',
     ],
     ids=lambda content: content[:30],
@@ -354,7 +354,7 @@ def test_odd_requests_are_answered_with_an_error(door: Door, content: str):
     assert door.asked.noted() == NOTHING
 
 
-@pytest.mark.parametrize("content", ["[]", "7", '"list"', "null", '{"op":' + "9" * 5000 + "}", ""])
+@pytest.mark.parametrize("content", ["[]", "7", '"list"', "null", ""])
 def test_what_is_no_request_at_all_is_refused(door: Door, content: str):
     assert isinstance(door.ask(content), int)
     assert door.asked.noted() == NOTHING

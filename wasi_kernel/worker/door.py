@@ -46,8 +46,6 @@ ERRORS_BYTES = 4 << 20
 WRITE_BYTES = 16 << 20
 """The most text that one fd_write takes: the worker holds no more of it at once. The rest is the
 guest's to write again, as WASI has it."""
-ERRORS_BYTES = 4 << 20
-"""What a cell's errors may take beyond the cell's allowance; the agent's own take less."""
 
 INTERVAL_S, LINE_S = 0.05, 0.01
 MAX_IOVECS = 1024
