@@ -1114,7 +1114,10 @@ def test_the_worker_is_killed_while_a_cell_runs(usual: Sandbox, number: signal.S
 def test_the_worker_is_killed_at_rest(usual: Sandbox, number: signal.Signals) -> None:
     ok(usual, BEFORE + "\nopen('/tmp/ran', 'w').write('x')")
     written(usual)
+    pid = usual._session.worker_pid
     kill(usual, number)
+    with contextlib.suppress(ChildProcessError):  # an abort prints what it was at, and serves on
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     said = explained(usual.run("'next'"))
     assert LOSSES[SIGNALS[number]] in said
     assert "Variables are as they were before" in said
