@@ -136,7 +136,7 @@ def test_a_full_disk_is_said_and_is_no_success():
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "wasi_kernel", "list"], stdout=full, stderr=subprocess.PIPE,
-            check=False,
+            check=False, env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, b"wasi-kernel: No space left on device\n")
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from typing import TextIO
 
 import click
 
@@ -98,6 +99,20 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for good
 
 
+def _give_up(*streams: TextIO) -> None:
+    """What is left in their buffers is not tried again while the interpreter ends."""
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _flush(stream: TextIO) -> None:
+    """Prints what can be printed."""
+    try:
+        stream.flush()
+    except OSError:
+        _give_up(stream)
+
+
 def main() -> int:
     """Runs the command line; the exit status."""
     _open_streams()
@@ -105,9 +120,7 @@ def main() -> int:
         status = command.main(prog_name="wasi-kernel", standalone_mode=False)
         sys.stdout.flush()  # a full disk is noticed here, not while the interpreter ends
     except BrokenPipeError:
-        # nobody reads on; what is left in the buffers must not be tried again
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _give_up(sys.stdout, sys.stderr)  # nobody reads on
         return 1
     except click.exceptions.Abort:
         click.echo("Aborted.", err=True)
@@ -127,5 +140,6 @@ def main() -> int:
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
         click.echo(f"wasi-kernel: {sessions.plain(f'{where}{e.strerror}')}", err=True)
+        _flush(sys.stdout)
         return 1
     return status if isinstance(status, int) else 0
