@@ -750,7 +750,7 @@ def test_clicks_without_the_filter_are_seen_to_act(clicks, bench):
     for k in range(2):
         notebook.run(2 + k)
     harm, _ = _harm(bench, notebook)
-    assert harm["clicks"][names[0]] != []
+    assert "the canary was called" in _texts(harm)  # maybe only after the next click
     assert any("POST" in what and "/api/terminals" in what for what in _texts(harm))
 
 

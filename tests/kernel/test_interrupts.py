@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import select
+import socket
+from typing import TYPE_CHECKING
+
 import pytest
+
+from wasi_kernel.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from wasi_kernel.frames import Frame
 
 RUNNING = {
     "loop": "while True: pass",
@@ -150,3 +160,32 @@ def test_completion_that_hangs_is_interrupted(kernel):
     assert kernel.interrupt_until_reply(asked)["msg_type"] == "complete_reply"
     kernel.published(asked)
     assert kernel.run("1").result == "1"
+
+
+def test_one_that_is_under_way_when_the_reply_comes_does_not_hit_the_next_cell():
+    """It comes while the guest, its cell answered, still makes ready for the next one."""
+    linger = (
+        "import sys, time\n"
+        "agent = sys.modules['wasi_agent.agent']._agent[0]\n"
+        "def spin(duration_s):\n"
+        "    end = time.monotonic() + duration_s\n"
+        "    while time.monotonic() < end: pass\n"
+        "rest = agent.rest\n"
+        "agent.rest = lambda: (rest(), print('res' + 'ting', flush=True), spin(1))\n"
+        "print('begun', flush=True)"
+    )
+    with Sandbox() as box:
+        session = box._session
+
+        def shown(frame: Frame) -> None:
+            requests, lying = session._worker.requests, b""
+            while b"resting" not in lying:  # the reply lies before it
+                select.select([requests], [], [], 30)
+                lying = requests.recv(1 << 20, socket.MSG_PEEK)
+            session.interrupt()
+
+        content = {"code": linger, "execution_count": 1}
+        sent = session.request("execute_request", content, on_output=shown)
+        reply = asyncio.run_coroutine_threadsafe(sent, box._loop).result(60)
+        assert reply.content["status"] == "ok"
+        assert box.run("6 * 7").text == "42"

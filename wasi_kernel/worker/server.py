@@ -183,6 +183,7 @@ class Server:
         self._policy = parts.policy
         self._keeper = Keeper(parts, door, boot.content.get("session") or {})
         self._request = self._begun = 0
+        self._over = False
         self._changed = threading.Condition()
         self._closing = False
         self._held: Frame | None = None
@@ -192,7 +193,7 @@ class Server:
         self._began_s = time.monotonic(), time.process_time()
         door.info = self._info
         door.again = self._interrupt_again
-        door.holds = self._holds
+        door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
 
     @property
@@ -214,24 +215,27 @@ class Server:
         grace_s = self._policy.limits.grace_s
         with self._changed:
             self._changed.wait_for(lambda: self._begun >= request, grace_s)
-        interrupter = self._interrupter
-        if request != self._request or request == 0:
-            return None
-        if interrupter is None:
-            self._link.wake()
-            return False
-        interrupter.trip()
+            interrupter = self._interrupter
+            if request != self._request or self._over or request == 0:
+                return None
+            if interrupter is not None:
+                interrupter.trip()
         self._link.wake()
-        return interrupter.watch(grace_s, lambda: request == self._request)
+        if interrupter is None:
+            return False
+        return interrupter.watch(grace_s, lambda: request == self._request and not self._over)
 
     def _interrupt_again(self) -> None:
         """Repeats an interrupt that the guest could not take at that moment."""
-        request, interrupter = self._request, self._interrupter
+        request = self._request
 
         def trip() -> None:
-            if interrupter is not None and request == self._request != 0:
-                interrupter.trip()
-                self._link.wake()  # by now it may wait for an answer
+            with self._changed:
+                wanted = request == self._request and not self._over
+                if not wanted or self._interrupter is None:
+                    return
+                self._interrupter.trip()
+            self._link.wake()  # by now it may wait for an answer
 
         timer = threading.Timer(AGAIN_S, trip)
         timer.daemon = True
@@ -383,6 +387,14 @@ class Server:
         limit = self._policy.limits.memory_bytes
         return self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
 
+    def _replied(self, kind: str, content: dict[str, Any]) -> bool:
+        """Ends the interrupts of this request: those of after its reply would hit the next one."""
+        with self._changed:
+            self._over = True
+            if self._interrupter is not None:
+                self._interrupter.withdraw()
+        return self._holds(kind, content)
+
     def _holds(self, kind: str, content: dict[str, Any]) -> bool:
         """Is this reply to wait? Called when the guest gives it, within its turn."""
         asked, head = self._keeper.travel, self._keeper.head
@@ -426,7 +438,7 @@ class Server:
         self._began_s = time.monotonic(), time.process_time()
         self._began_full = self._is_full()
         with self._changed:
-            self._request = frame.request
+            self._request, self._over = frame.request, False
             if frame.request < FIRST_OWN:
                 self._begun = frame.request
             self._changed.notify_all()
