@@ -57,8 +57,8 @@ def test_the_bundle_holds_the_agent_and_ipython(bundle: Path):
 
 
 def test_frames_is_the_one_file_that_both_sides_share(bundle: Path):
-    for path in environments.agent_files():
-        assert (bundle / "wasi_agent" / path.name).read_bytes() == path.read_bytes()
+    for name, path in environments.agent_files().items():
+        assert (bundle / "wasi_agent" / name).read_bytes() == path.read_bytes()
     shared = bundle / "wasi_agent" / "frames.py"
     assert shared.read_bytes() == (environments.PACKAGE / "frames.py").read_bytes()
 
@@ -108,6 +108,7 @@ def test_the_records_of_distributions_are_there_and_name_their_versions():
 
 
 def test_every_file_of_the_agent_is_in_the_bundle():
-    names = [p.name for p in environments.agent_files()]
-    assert sorted(names) == sorted({*names})
-    assert {p.name for p in environments.AGENT.glob("*.py")} | {"frames.py"} == set(names)
+    folder = environments.AGENT
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    assert {"agent.py", "inside/__init__.py", "inside/info.py"} < names
+    assert names | {"frames.py"} == set(environments.agent_files())

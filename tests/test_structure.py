@@ -57,6 +57,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine"),
+    ("looks",),
     ("door", "interrupts", "images", "travel"),
     ("usage",),
     ("counting",),

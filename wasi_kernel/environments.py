@@ -61,9 +61,10 @@ PACKAGE = Path(__file__).parent
 AGENT = PACKAGE / "guest" / "wasi_agent"
 
 
-def agent_files() -> list[Path]:
-    """The agent's source files on the host; frames.py is the one that both sides share."""
-    return [*sorted(AGENT.glob("*.py")), PACKAGE / "frames.py"]
+def agent_files() -> dict[str, Path]:
+    """{path in the agent's package: source file}; frames.py is the one that both sides share."""
+    found = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rglob("*.py"))}
+    return {**found, "frames.py": PACKAGE / "frames.py"}
 
 
 def closure(python: str, cache: Cache | None = None) -> dict[str, metadata.Distribution]:
@@ -184,8 +185,8 @@ def bundle(
     h = hashlib.sha256(f"{python}\n".encode())
     for name in sorted(dists):
         h.update(f"{name}=={dists[name].version}\n".encode())
-    for path in agent_files():
-        h.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name, path in agent_files().items():
+        h.update(name.encode() + b"\0" + path.read_bytes())
     folder = cache.folder("bundles") / h.hexdigest()[:32]
     if cache.has_folder(folder) and is_whole(folder):
         return folder
@@ -199,9 +200,9 @@ def bundle(
                 copied += 1
             if not copied:
                 raise InstallationError(f"{name} has no list of its files; reinstall it with pip")
-        (new / "wasi_agent").mkdir()
-        for path in agent_files():
-            shutil.copyfile(path, new / "wasi_agent" / path.name)
+        for name, path in agent_files().items():
+            (new / "wasi_agent" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / "wasi_agent" / name)
         compile_all(new)
         (new / CONTENTS).write_text(json.dumps(_contents(new)))
 

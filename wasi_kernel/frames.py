@@ -76,6 +76,9 @@ TYPES = (
     # packages that a cell wants, asked for by the guest
     "pip_request",
     "pip_reply",
+    # what the worker sees of its guest from outside, asked for by the guest
+    "look_request",
+    "look_reply",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
 

@@ -247,7 +247,8 @@ def test_each_request_has_its_reply(open_guest: Callable, kind: str):
     reply = kind.replace("_request", "_reply")
     if reply not in doors.REPLIES:
         assert kind in {
-            "interrupt_request", "info_request", "checkpoint_request", *frames.QUESTIONS,
+            "interrupt_request", "info_request", "checkpoint_request", "look_request",
+            *frames.QUESTIONS,
         }  # fmt: skip
         return
     probe = open_guest()
@@ -267,7 +268,7 @@ SAID_BY_OTHERS = sorted(
     set(frames.TYPES)
     - doors.OUTPUT
     - doors.REPLIES
-    - {*frames.QUESTIONS, "info_request", "checkpoint_request"}
+    - {*frames.QUESTIONS, "info_request", "checkpoint_request", "look_request"}
 )
 
 

@@ -21,6 +21,7 @@ from wasmtime import Limits, Memory, MemoryType, Store
 from wasi_kernel import frames
 from wasi_kernel.frames import QUESTIONS, Frame
 from wasi_kernel.worker import door as doors
+from wasi_kernel.worker import looks
 from wasi_kernel.worker.door import EFAULT, EINTR, EINVAL, SUCCESS, Door
 from wasi_kernel.worker.link import Link, LinkClosedError
 from wasi_kernel.worker.memory import LinearMemory
@@ -40,7 +41,7 @@ live = precondition(lambda self: not self.ended)
 """Most steps: the kernel is there."""
 
 ASKABLE = sorted(set(doors.ANSWERS) - set(QUESTIONS) - {
-    "interrupt_request", "info_request", "checkpoint_request",
+    "interrupt_request", "info_request", "checkpoint_request", "look_request",
 })  # fmt: skip
 
 
@@ -126,6 +127,9 @@ class DoorMachine(RuleBasedStateMachine):
             allowed = True
         elif kind == "checkpoint_request":
             self.inbound = frames.encode(Frame("checkpoint_reply", {}, number))
+            allowed = True
+        elif kind == "look_request":
+            self.inbound = frames.encode(looks.NONE.answer(frame))
             allowed = True
         elif kind in QUESTIONS and mine and (not self.awaited or self.given_up):
             self._asks(kind, frame, len(data))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from wasi_kernel import frames
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import raising
+from wasi_kernel.worker import looks
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ ANSWERS = {
 """Which reply a guest may give to which request."""
 
 REPLIES = frozenset(ANSWERS.values()) - {
-    *frames.QUESTIONS.values(), "interrupt_reply", "info_reply", "checkpoint_reply",
+    *frames.QUESTIONS.values(), "interrupt_reply", "info_reply", "checkpoint_reply", "look_reply",
 }  # fmt: skip
 """The replies that a guest may give at all."""
 
@@ -98,6 +99,7 @@ class Door:
             wakeup fd is being set, and that a wakeup byte (a write of one byte) was written.
         again: Called when the guest wants an interrupt repeated in a moment.
         info: Gives what the guest is told about its own sandbox, when it asks.
+        look: Answers what a guest asks about itself as seen from outside (looks.py).
         checkpoint: Does what a guest asks about its checkpoints; gives the reply's content.
         outgoing: A file that the guest is to have, read from where it stands; None: there is none.
         holds: Is asked about each reply of the guest, as (type, content): should it be kept back?
@@ -126,6 +128,7 @@ class Door:
         self.arm: Callable[[float], None] = lambda _at: None
         self.again: Callable[[], None] = lambda: None
         self.info: Callable[[], dict[str, Any]] = dict
+        self.look: Callable[[Frame], Frame] = looks.NONE.answer
         self.checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = lambda _content: {}
         self.outgoing: BinaryIO | None = None
         self.holds: Callable[[str, dict[str, Any]], bool] = lambda _type, _content: False
@@ -332,6 +335,9 @@ class Door:
         """Handles a frame that asks for something or answers the request in progress."""
         if kind == "info_request":
             self._inbound = frames.encode(Frame("info_reply", self.info(), request))
+            return True
+        if kind == "look_request":
+            self._inbound = frames.encode(self.look(Frame(kind, content, request)))
             return True
         if kind == "checkpoint_request":
             self._inbound = frames.encode(self._about_checkpoints(content, request))

@@ -197,7 +197,7 @@ def _plan_path(
     facts = [
         IMAGE_FORMAT,
         sys.prefix,
-        [_stamp(p) for p in (runtime.wasm, *environments.agent_files())],
+        [_stamp(p) for p in (runtime.wasm, *environments.agent_files().values())],
         [guest for _, guest in runtime.folders],
         [grant.guest_path for grant in policy.other_grants],
         policy.preload,

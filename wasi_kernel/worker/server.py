@@ -29,6 +29,7 @@ from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
+from wasi_kernel.worker.looks import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,6 +196,7 @@ class Server:
         door.again = self._interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
+        door.look = Looks({}).answer  # each kind of look is a room of its own
 
     @property
     def _interrupter(self) -> Interrupter | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from comm.base_comm import CommManager
 
     from wasi_agent.frames import Frame
-    from wasi_agent.magics import WasiMagics
+    from wasi_agent.inside import WasiMagics
     from wasi_agent.shell import ZMQInteractiveShell
     from wasi_agent.timetravel import TimeMagics
 
@@ -55,7 +55,7 @@ class Agent:
     """One guest's agent, with its shell: made by the first boot_request."""
 
     def __init__(self, door: Door) -> None:
-        from wasi_agent import aio, comms, magics, plots, timetravel
+        from wasi_agent import aio, comms, inside, magics, plots, timetravel
         from wasi_agent.shell import make_shell
 
         self.door = door
@@ -68,7 +68,8 @@ class Agent:
         self.shell = make_shell(door)
         self.comms = comms.install(door)
         self.shell.kernel = KernelFace(self.shell, self.comms)
-        self.magics: WasiMagics = magics.install(self.shell)
+        self.magics: WasiMagics = inside.install(self.shell)
+        magics.install(self.shell, lambda: self.magics.facts)
         self.time_magics: TimeMagics = timetravel.install(self.shell)
         plots.install(lambda: self.magics.facts)
         import getpass

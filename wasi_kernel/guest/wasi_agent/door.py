@@ -143,6 +143,17 @@ class Door:
             raise EOFError(f"no answer to {kind}")
         return frame
 
+    def look(self, op: str, **content: Any) -> Frame:
+        """What the host sees of this guest from outside; `op` is one of its worker/looks.py.
+
+        Raises:
+            ValueError: The host refuses; its words.
+        """
+        said = self.ask("look_request", {"op": op, **content})
+        if said.content.get("status") != "ok":
+            raise ValueError(said.content.get("evalue", "the host gives no reason"))
+        return said
+
     def limits(self) -> list[dict[str, Any]]:
         """What is used and allowed of each limit; see the host's worker/server.py."""
         return list(self.ask("info_request", {}).content["limits"])

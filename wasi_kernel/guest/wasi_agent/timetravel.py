@@ -17,7 +17,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 
 from wasi_agent import variables
-from wasi_agent.magics import Table, mib
+from wasi_agent.tables import Table, mib
 
 if TYPE_CHECKING:
     from wasi_agent.door import Door

@@ -1,0 +1,125 @@
+"""%wasi: what this sandbox is, and what happens inside; a module for each subcommand.
+
+A subcommand's module has `run(magics, line, cell)`, whose docstring is its help; `line` is what
+follows its name. It gives an object to show, with `to_dict` for programs, or None.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import shlex
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+from wasi_agent.tables import Table
+
+if TYPE_CHECKING:
+    from wasi_agent.shell import ZMQInteractiveShell
+
+
+class Subcommand(NamedTuple):
+    """Where a subcommand is; and does it take a cell (`%%wasi NAME`)?"""
+
+    module: str
+    summary: str
+    cell: bool = False
+
+
+SUBCOMMANDS = {
+    "info": Subcommand("info", "runtime, grants, limits, memory; also without a name"),
+    "limits": Subcommand("limits", "what is used and allowed of each limit, and what raises it"),
+    "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
+}
+"""Name -> module of this package, and what it shows in a line."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """Parses what follows a subcommand's name; what is wrong is a UsageError."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the subcommand's name, for messages."""
+        super().__init__(prog=f"%wasi {name}", add_help=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong, and what would be right."""
+        raise UsageError(f"{self.prog}: {message}; {self.format_usage().strip()}")
+
+    def of(self, line: str) -> argparse.Namespace:
+        """The options in `line`, which is split as a shell does."""
+        try:
+            words = shlex.split(line)
+        except ValueError as e:
+            self.error(str(e))
+        return self.parse_args(words)
+
+
+@magics_class
+class WasiMagics(Magics):
+    """%wasi and %%wasi.
+
+    Attributes:
+        facts: What the host has said of the session at its boot.
+    """
+
+    shell: ZMQInteractiveShell
+    facts: dict[str, Any] = {}  # noqa: RUF012 - set as a whole at boot
+
+    @line_cell_magic
+    def wasi(self, line: str, cell: str | None = None) -> Any:
+        """Show what this sandbox is, what it grants, and what happens inside.
+
+        ``%wasi`` alone shows the runtime, the granted folders, the limits and the memory in use.
+        ``%wasi help`` lists the subcommands, ``%wasi help NAME`` explains one.
+        The value can be used: ``w = %wasi`` and ``w.to_dict()``.
+        """
+        name, _, rest = line.strip().partition(" ")
+        if name == "help":
+            return self._help(rest.strip())
+        subcommand = SUBCOMMANDS.get(name or "info")
+        if subcommand is None:
+            raise UsageError(
+                f"%wasi has no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}; "
+                "%wasi help NAME explains one"
+            )
+        if cell is not None and not subcommand.cell:
+            raise UsageError(f"%wasi {name or 'info'} takes no cell: write it with one %")
+        return self._module(subcommand).run(self, rest.strip(), cell)
+
+    def _help(self, name: str) -> Table | None:
+        if not name:
+            rows = [(f"%wasi {known}", it.summary) for known, it in SUBCOMMANDS.items()]
+            rows = [(f"%{row[0]}", row[1]) if SUBCOMMANDS[k].cell else row
+                    for k, row in zip(SUBCOMMANDS, rows, strict=True)]  # fmt: skip
+            data = {known: it.summary for known, it in SUBCOMMANDS.items()}
+            return Table("%wasi: what the sandbox is, and what happens inside", rows, data)
+        subcommand = SUBCOMMANDS.get(name)
+        if subcommand is None:
+            raise UsageError(
+                f"%wasi has no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}"
+            )
+        print(f"%wasi {name}: {inspect.getdoc(self._module(subcommand).run)}")
+        return None
+
+    def _module(self, subcommand: Subcommand) -> Any:
+        return importlib.import_module(f"{__name__}.{subcommand.module}")
+
+
+def install(shell: ZMQInteractiveShell) -> WasiMagics:
+    """Registers %wasi, with completion of its subcommands."""
+    magics = WasiMagics(shell=shell)
+    shell.register_magics(magics)
+
+    def complete(_shell: Any, event: Any) -> list[str]:
+        words = event.line[: len(event.line)].split()
+        first = len(words) < 2 or (len(words) == 2 and not event.line.endswith(" "))
+        if first or words[1:2] == ["help"]:
+            return [*SUBCOMMANDS, *["help"] * first]
+        return []
+
+    for name in ("%wasi", "%%wasi"):
+        shell.set_hook("complete_command", complete, str_key=name)
+    return magics
