@@ -237,6 +237,11 @@ class Recorder(threading.Thread):
         if message["content"].get("execution_state") == "idle":
             self._idle.add(parent)
 
+    def connected(self) -> bool:
+        """Has anything come in a while? What is published before that is lost to it."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._said, 0.5)
+
     def end(self) -> None:
         """Ends the thread."""
         self._ending.set()
@@ -464,6 +469,7 @@ class Stage:
         self.client.wait_for_ready(timeout=TIMEOUT_S)
         self.recorder = Recorder(self.manager, self.client)
         self.recorder.start()
+        self._await_recorder()
         if ready:
             assert self._first().ename == "ok"
         self.process = psutil.Process(self.manager.provisioner.pid)
@@ -472,6 +478,16 @@ class Stage:
         for pulse in self._watch:
             pulse.start()
         self._log_bytes = self._log.stat().st_size
+
+    def _await_recorder(self) -> None:
+        """Asks until the answers are heard: a subscription takes a moment."""
+        end = time.monotonic() + TIMEOUT_S
+        asked = [self.client.kernel_info()]
+        while not self.recorder.connected():
+            assert time.monotonic() < end, "nothing is published"
+            asked.append(self.client.kernel_info())
+        for msg_id in asked:
+            self._reply(msg_id)
 
     def _policy_text(self) -> str:
         lines = []
