@@ -14,6 +14,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,46 +32,15 @@ KERNEL = "python-wasi"
 ON_PURPOSE = "raises-exception"
 PNG = b"\x89PNG\r\n\x1a\n"
 
-SHOWN: dict[str, dict[str, dict[str, str]]] = {
-    "first_steps.ipynb": {
-        "who": {"stdout": r"^cpython 3\.\d+\.\d+ on wasi$"},
-        "imports": {"text/html": "<td>Reykjavík</td>", "text/plain": r"\[2920 rows x 8 columns\]"},
-        "summary": {"text/html": "<th>no sunset</th>", "text/plain": r"(?m)^Tromsø .* 69 +49$"},
-        "plot": {"image/png": ""},
-        "model": {"image/png": ""},
-        "fit": {"stdout": r"(?m)^latitude +62\.\d+ ± 0\.\d+$"},
-        "residual": {"image/png": ""},
-        "orbit": {
-            "stdout": r"latitude +52\.4.*\ntilt +23\.5.*\nequinox +77\.9.*\neccen.* 0\.0168 "
-        },
-        "await": {"stdout": r"^waited 0\.6 s in "},
-        "progress": {"stderr": r"fits: 100%\|█+\| 200/200 ", "text/plain": r"(?m)^count +200\.0"},
-        "error": {"stdout": "2.908", "error": "^IndexError: .*out-of-bounds"},
-        "wasi": {"text/plain": "/work, read only", "text/html": "<table"},
-        "refuse": {"stdout": r"(?m)^read the table +worked +\d+\n(.* refused .*\n){9}\Z"},
-        "explain": {"error": r"(?s)^RuntimeError: .*\[wasi-kernel\] there are no threads here"},
-        "shell": {"stderr": "UsageError: .*no processes in the sandbox"},
-        "listdir": {"text/plain": "'day_length.csv'"},
-        "tmp": {"stdout": r"^days\.db summary\.csv$", "text/plain": r"(?m)^7 +Tromsø +24\.000"},
-    },
-    "gallery.ipynb": {  # how it looks: tests/browser/test_gallery.py
-        "plain": {"text/html": "<td>&lt;Köln&gt;</td>"},
-        "styler": {"text/html": "Towns, dressed"},
-        "png": {"image/png": ""},
-        "svg": {"image/svg+xml": "^<svg "},
-        "math": {"text/latex": r"\\sqrt\{\\pi\}.*\\begin\{align\}"},
-        "video": {"text/html": '<source src="data:video/webm;base64,'},
-        "iframe": {"text/html": 'sandbox="allow-scripts".*In a frame'},
-        "javascript": {"text/html": 'sandbox="allow-scripts".*drawn by a script'},
-        "file": {"text/html": 'href="data/day_length.csv"'},
-        "vega": {"application/vnd.vegalite.v5+json": '"mark": "bar"'},
-        "widget": {"application/vnd.jupyter.widget-view+json": "model_id"},
-        "tqdm": {"stderr": r"fits: 100%\|█+\| 50/50 "},
-        "tqdm_notebook": {"application/vnd.jupyter.widget-view+json": "model_id"},
-        "frontend": {"text/plain": "JavaScript: in a frame"},
-    },
-}
-"""By notebook and cell: what kind of output must match which pattern. Errors: name, text, lines."""
+SHOWN = Path(__file__).parent / "shown"
+"""NAME.toml for NAME.ipynb: by cell, what kind of output must match which pattern.
+
+Kinds: stdout, stderr, mime types, error (name, text, lines)."""
+
+EXERCISE, CHECK = "exercise", "check"
+"""Tags: a cell that the reader changes, and the one below it that says whether that is right."""
+
+SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>.*?```python\n(.*?)```", re.DOTALL)
 
 
 def _notebooks() -> list[Path]:
@@ -80,6 +50,15 @@ def _notebooks() -> list[Path]:
 
 def _name(path: Path) -> str:
     return path.relative_to(FOLDER).as_posix()
+
+
+def _expected(name: str) -> dict[str, dict[str, str]]:
+    path = SHOWN / f"{name.removesuffix('.ipynb')}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _tags(cell: Any) -> list[str]:
+    return list(cell.metadata.get("tags", ()))
 
 
 def _listing(folder: Path) -> dict[str, bytes]:
@@ -111,18 +90,26 @@ def _outputs(cell: Any) -> dict[str, str]:
 
 
 def _check(name: str, notebook: Any) -> None:
-    """Asserts that an executed notebook shows what SHOWN says, and no error but on purpose."""
+    """Asserts that an executed notebook shows what its file in SHOWN says, and no error but on purpose."""
+    expected = _expected(name)
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     for cell_id, cell in cells.items():
         shown = _outputs(cell)
-        if ON_PURPOSE not in cell.metadata.get("tags", ()):
+        if ON_PURPOSE not in _tags(cell):
             assert "error" not in shown, (cell_id, shown["error"])
-        for kind, pattern in SHOWN[name].get(cell_id, {}).items():
+        for kind, pattern in expected.get(cell_id, {}).items():
             assert kind in shown, (cell_id, kind, shown)
             assert re.search(pattern, shown[kind]), (cell_id, kind, shown[kind])
             if kind == "image/png":
                 assert base64.b64decode(shown[kind]).startswith(PNG), cell_id
-    assert set(SHOWN[name]) <= set(cells)
+    assert set(expected) <= set(cells)
+
+
+def _execute(notebook: Any, folder: Path) -> Any:
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=60, kernel_name=KERNEL, resources=where)
+    client.execute()
+    return notebook
 
 
 @pytest.fixture(
@@ -135,14 +122,7 @@ def executed(
     copy = tmp_path_factory.mktemp("copy") / "notebooks"
     shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     path = copy / _name(request.param)
-    notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook,
-        timeout=60,
-        kernel_name=KERNEL,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.execute()
+    notebook = _execute(nbformat.read(path, as_version=4), path.parent)
     yield _name(request.param), notebook, copy
     shutil.rmtree(copy)
 
@@ -155,7 +135,7 @@ def test_notebook_shows_what_its_text_promises(executed: tuple[str, Any, Path]) 
 def test_cells_that_fail_on_purpose_do_fail(executed: tuple[str, Any, Path]) -> None:
     _, notebook, _ = executed
     for cell in notebook.cells:
-        if ON_PURPOSE in cell.metadata.get("tags", ()):
+        if ON_PURPOSE in _tags(cell):
             shown = _outputs(cell)
             assert "error" in shown or "Error" in shown.get("stderr", ""), cell.id
 
@@ -166,6 +146,55 @@ def test_the_notebooks_folder_is_as_it_was(executed: tuple[str, Any, Path]) -> N
     assert {
         name: data for name, data in ours.items() if ".ipynb_checkpoints" not in name
     } == _listing(folder)
+
+
+# -- exercises ---------------------------------------------------------------------------------
+
+
+def _solved(notebook: Any) -> int:
+    """Puts the solutions into the exercises; how many."""
+    waiting = None
+    count = 0
+    for cell in notebook.cells:
+        if EXERCISE in _tags(cell):
+            assert waiting is None, f"{waiting.id} has no solution"
+            waiting = cell
+        elif cell.cell_type == "markdown" and (found := SOLUTION.search(cell.source)):
+            assert waiting is not None, f"{cell.id} is the solution of nothing"
+            waiting.source, waiting = found[1].rstrip(), None
+            count += 1
+    assert waiting is None, f"{waiting.id} has no solution"
+    return count
+
+
+def _verdicts(notebook: Any) -> list[str]:
+    """The first line of what each check says."""
+    checks = [cell for cell in notebook.cells if CHECK in _tags(cell)]
+    return [_outputs(cell).get("stdout", "").partition("\n")[0] for cell in checks]
+
+
+def test_what_is_not_solved_is_not_right_yet(executed: tuple[str, Any, Path]) -> None:
+    _, notebook, _ = executed
+    verdicts = _verdicts(notebook)
+    assert [said for said in verdicts if not said.startswith("Not yet")] == []
+
+
+def _has_exercises(path: Path) -> bool:
+    return any(EXERCISE in _tags(cell) for cell in nbformat.read(path, as_version=4).cells)
+
+
+@pytest.mark.parametrize("path", [p for p in _notebooks() if _has_exercises(p)], ids=_name)
+def test_the_solutions_are_right(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "notebooks")
+    notebook = nbformat.read(path, as_version=4)
+    count = _solved(notebook)
+    _execute(notebook, tmp_path / "notebooks")
+    verdicts = _verdicts(notebook)
+    assert [said for said in verdicts if not said.startswith("Right")] == []
+    assert len(verdicts) == count >= 2
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and ON_PURPOSE not in _tags(cell):
+            assert "error" not in _outputs(cell), cell.id
 
 
 def test_jupyter_execute_runs_the_first_notebook(tmp_path: Path) -> None:
@@ -183,7 +212,8 @@ def test_jupyter_execute_runs_the_first_notebook(tmp_path: Path) -> None:
 
 
 def test_every_notebook_has_expected_outputs() -> None:
-    assert {_name(path) for path in _notebooks()} == set(SHOWN)
+    names = {path.name.removesuffix(".toml") for path in SHOWN.iterdir()}
+    assert {_name(path).removesuffix(".ipynb") for path in _notebooks()} == names
 
 
 @pytest.mark.parametrize("path", _notebooks(), ids=_name)
