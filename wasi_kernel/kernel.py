@@ -382,7 +382,7 @@ class WasiKernel(Kernel):
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
         """Publishes what the guest wants to show."""
-        if self.sandbox.answer_unasked(frame, self._frontend):
+        if self.sandbox.questions.answer_unasked(frame, self._frontend):
             return
         try:
             content = self._frontend.output(frame, count)
@@ -422,7 +422,7 @@ class WasiKernel(Kernel):
             _, reply = self._wire.recv(sock)
             if reply is not None:
                 value = self._frontend.text(reply["content"].get("value", ""))
-                await sandbox.answer_input(asked, value)
+                await sandbox.questions.answer_input(asked, value)
                 return
 
     # -- other requests ----------------------------------------------------------------------

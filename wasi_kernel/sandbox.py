@@ -280,7 +280,7 @@ class Sandbox:
             if frame.type == "input_request" and ask is not None:
                 self._loop.create_task(self._answer(frame, ask))
                 return
-            if self._session.answer_unasked(frame, self._frontend):
+            if self._session.questions.answer_unasked(frame, self._frontend):
                 return
             content = self._frontend.output(frame, result.execution_count)
             if content is not None:
@@ -326,7 +326,7 @@ class Sandbox:
             value = "\x04"
         except Exception as e:  # noqa: BLE001 - the caller's own; raised after the run
             self._failure = e
-        await self._session.answer_input(frame.request, value)
+        await self._session.questions.answer_input(frame.request, value)
 
     def install(self, *wanted: str, upgrade: bool = False) -> list[str]:
         """Installs packages, which the code can import from now on, as `%pip install` does.
@@ -347,7 +347,10 @@ class Sandbox:
         said: list[str] = []
 
         def hear(frame: Frame) -> None:
-            if self._session.answer_unasked(frame, self._frontend) or frame.type != "stream":
+            if (
+                self._session.questions.answer_unasked(frame, self._frontend)
+                or frame.type != "stream"
+            ):
                 return
             content = self._frontend.output(frame, self._count)
             if content is not None and content["name"] == "stderr":
@@ -431,7 +434,7 @@ class Sandbox:
 
     def _unheard(self, frame: Frame) -> None:
         """Output of what shows nothing; a question would wait for ever."""
-        self._session.answer_unasked(frame, self._frontend)
+        self._session.questions.answer_unasked(frame, self._frontend)
 
     async def _sound(self) -> None:
         """Waits until the guest is there.

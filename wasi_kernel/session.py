@@ -2,8 +2,9 @@
 
 One request at a time; what the guest shows arrives, in order, at the request's `on_output` before
 its reply. A worker that dies is replaced at once; the new one takes up the last checkpoint, and
-then the request in progress ends with `GuestLost`, which says what is left. The module is long
-because all of this is one state machine (`STATES`): whatever a worker says or does ends up here.
+then the request in progress ends with `GuestLost`, which says what is left. What can be decided
+by itself has its own module (starts, losses, the ladder, questions). This one is long because the
+rest is one state machine (`STATES`): whatever a worker says or does ends up here.
 
 Never imports wasmtime or anything of Jupyter.
 """
@@ -11,9 +12,7 @@ Never imports wasmtime or anything of Jupyter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,39 +21,28 @@ from wasi_kernel.errors import (
     AgentMissingError,
     GuestLost,
     InstallationError,
-    Kept,
     ProtocolError,
     WasiKernelError,
 )
 from wasi_kernel.frames import Frame
+from wasi_kernel.ladder import Ladder
+from wasi_kernel.link import Link
+from wasi_kernel.losses import Losses
 from wasi_kernel.pip import Pip
+from wasi_kernel.questions import Questions
+from wasi_kernel.starts import Starts, Status
 from wasi_kernel.timelimits import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasi_kernel.frontend import Frontend
     from wasi_kernel.launch import Settings
     from wasi_kernel.spawn import Worker
 
     OnOutput = Callable[[Frame], None]
 
-SECOND_INTERRUPT_S = 1.0
-"""An interrupt this long after another one that brought nothing means that it is meant."""
-
-HEEDLESS = 3
-"""So many interrupts, each seen by the cell and each ignored, and the next one stops it."""
-
-GIVEN_UP = 9
-"""So many starts that failed one after another, each from twice as far back as the one before, and
-the next one begins anew; and the one after that is the last."""
-
 CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close")
 """Requests that change variables, after which a checkpoint is written."""
-
-KILLED = 10
-"""So many starts that were killed from outside (SIGKILL), one after the other, are too many. That
-says nothing against the state that was to be taken up."""
 
 STATES: dict[str, frozenset[str]] = {
     "starting": frozenset({"ready", "preparing", "broken", "starting", "closed"}),
@@ -67,39 +55,11 @@ STATES: dict[str, frozenset[str]] = {
 
 
 @dataclass
-class Status:
-    """What a session that is not ready yet is doing.
-
-    Attributes:
-        what: In a few words; empty if nothing worth saying.
-        fraction: How much of it is done, from 0 to 1, if known.
-        left_s: About how many seconds are left, if known.
-    """
-
-    what: str = ""
-    fraction: float | None = None
-    left_s: float | None = None
-
-    @property
-    def line(self) -> str:
-        """All of it in one line, for the user."""
-        text = self.what[:1].upper() + self.what[1:]
-        if self.fraction is not None:
-            text += f", {100 * self.fraction:.0f} % done"
-        if self.left_s is not None:
-            text += f", about {max(1, round(self.left_s))} s left"
-        elif self.fraction is not None and self.fraction >= 0.99:
-            text += ", longer than estimated"
-        return text + " ..."
-
-
-@dataclass
 class _Request:
     number: int
     on_output: OnOutput
     reply: asyncio.Future[Frame]
-    interrupts: list[float] = field(default_factory=list)
-    seen: int = 0
+    ladder: Ladder = field(default_factory=Ladder)
     failure: Exception | None = None  # what the caller's on_output raised first
     loss: GuestLost | None = None  # why we ourselves stopped the worker
     cell: int = 0  # its execution count
@@ -116,6 +76,7 @@ class Session:
         generation: How many guests there have been before this one.
         problem: What has gone wrong with the checkpoints; empty if nothing.
         closed_files: Files that were open in the state that the session began with.
+        questions: Answers what the guest asks.
         fork_wanted: The name of a fork that a cell has asked for, or None.
         passed: Which limit of time the last request has passed, also if it caught the interrupt.
     """
@@ -135,21 +96,20 @@ class Session:
         self._number = launch.BOOT
         self._current: _Request | None = None
         self._broken: WasiKernelError | None = settings.refusal
-        self._decoders: tuple[frames.Decoder, frames.Decoder] = (frames.Decoder(), frames.Decoder())
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._last_words = ""  # of guests that did not get ready
-        self._failed_boots = self._killed_boots = 0
+        self._starts = Starts(keeps=settings.checkpoints is not None, resumed=settings.resumed)
         self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
-        self._prepared = self._compiled = self._was_ready = False
         self._moved_at = time.monotonic()  # when a step was begun, or went on
-        self._unreported: GuestLost | None = None
-        self._loss: GuestLost | None = None  # what happened, until it is known what is left
-        self._kept_cells: deque[tuple[int, int]] = deque(maxlen=1000)  # (request, cell)
-        self._unkept: dict[int, int] = {}  # {request: cell} that ended and have no checkpoint yet
-        self._pip = Pip(settings.policy, settings.cache, settings.installed)
-        self._installing: asyncio.Task[None] | None = None
+        self._losses = Losses(launch.BOOT)
+        self.questions = Questions(
+            Pip(settings.policy, settings.cache, settings.installed),
+            in_progress=lambda: self.current_request,
+            python=lambda: str(self.facts.get("version", "")),
+            send=self._send,
+            show=self._received,
+        )
         self.problem = ""
         self.closed_files: tuple[str, ...] = ()
         self.fork_wanted: str | None = None
@@ -166,7 +126,7 @@ class Session:
         self.status = Status("starting the sandbox")
         self.on_status: Callable[[Status], None] = lambda _status: None
         self.generation = 0
-        self._worker = worker if worker is not None else launch.start(settings)
+        self._link = self._linked(worker if worker is not None else launch.start(settings))
         if self._broken is not None:
             self._state = "broken"
         else:
@@ -187,7 +147,7 @@ class Session:
     @property
     def worker_pid(self) -> int:
         """Process number of the present worker."""
-        return self._worker.pid
+        return self._link.worker.pid
 
     async def ready(self, patience_s: float = 10 * 365 * 24 * 3600.0) -> None:
         """Waits until the guest can work.
@@ -216,8 +176,7 @@ class Session:
 
     def take_unreported(self) -> GuestLost | None:
         """A loss that nobody was told of, since no request was in progress; given once."""
-        loss, self._unreported = self._unreported, None
-        return loss
+        return self._losses.take_unreported()
 
     def raise_loss(self) -> None:
         """For those who ask about the state without running anything: was something lost of it?
@@ -225,12 +184,7 @@ class Session:
         Raises:
             GuestLost: Yes, and nobody was told; told once.
         """
-        loss = self._unreported
-        if loss is not None and (
-            loss.kept is None or loss.kept.lost_cells or loss.kept.lost_widgets or loss.kept.damage
-        ):
-            self._unreported = None
-            raise loss
+        self._losses.raise_unreported()
 
     def retry(self) -> None:
         """A new cell: tries a broken session anew, and forgets an interrupt of the last one."""
@@ -306,14 +260,14 @@ class Session:
             current.cell = content.get("execution_count", 0) if kind == "execute_request" else 0
             current.changes = kind in CHANGING
             current.watch = Watch(
-                self._settings.policy.limits, self._worker.cpu_s, self.interrupt, self.stop
+                self._settings.policy.limits, self._link.worker.cpu_s, self.interrupt, self.stop
             )
             sending = self._spawn(self._send(data))
             try:
                 reply = await future
             finally:
                 sending.cancel()
-                self._end_installing()
+                self.questions.end_installing()
                 self._current = None
                 current.watch.cancel()
                 self.passed = current.watch.passed
@@ -321,73 +275,19 @@ class Session:
                 raise current.failure
             return reply
 
-    async def answer_input(self, request: int, value: str) -> None:
-        """Answers the input_request of that request, if it is still the one in progress."""
-        try:
-            await self._answer(Frame("input_reply", {"value": value}, request))
-        except frames.FrameError:  # no line that anyone typed: end of file
-            await self._answer(Frame("input_reply", {"value": "\x04"}, request))
-
-    async def answer_bytes(self, request: int, data: bytes) -> None:
-        """Answers an input_request for bytes; none at all mean the end of the input."""
-        await self._answer(Frame("input_reply", {"value": ""}, request, {}, (data,)))
-
-    async def _answer(self, frame: Frame) -> None:
-        if self.current_request == frame.request:
-            await self._send(frames.encode(frame))
-
-    def answer_unasked(self, frame: Frame, frontend: Frontend) -> bool:
-        """Answers a question that is for no user; False if `frame` is no question."""
-        if frame.type == "frontend_request":
-            self._spawn(self._answer(Frame("frontend_reply", frontend.report(), frame.request)))
-        elif frame.type == "input_request":  # nobody is there to be asked: end of file
-            self._spawn(self.answer_input(frame.request, "\x04"))
-        elif frame.type == "pip_request":
-            self._end_installing()
-            self._installing = self._spawn(self._install(frame))
-        return frame.type in frames.QUESTIONS
-
-    async def _install(self, frame: Frame) -> None:
-        """Answers a pip_request; what it says on its way is output of the request in progress."""
-
-        def say(name: str, text: str) -> None:
-            if self.current_request == frame.request:
-                content = {"name": name, "text": text}
-                self._received(Frame("stream", content, frame.request))
-
-        version = str(self.facts.get("version", ""))
-        said = await self._pip.answer(frame.content, version, say)
-        await self._answer(Frame("pip_reply", said, frame.request))
-
-    def _end_installing(self) -> None:
-        """Nobody waits any more for what is being installed: nothing of it will be."""
-        if self._installing is not None and not self._installing.cancelling():
-            self._installing.cancel()
-
     def interrupt(self) -> None:
         """Interrupts the request in progress: softly first, then by stopping the guest."""
-        self._end_installing()
+        self.questions.end_installing()
         for wait in self._waits:
             if not wait.done():
                 wait.set_result(None)
         current = self._current
         if current is None or self._state != "ready":
             return
-        now = time.monotonic()
-        earlier = [at for at in current.interrupts if now - at >= SECOND_INTERRUPT_S]
-        if earlier and current.seen == 0:
-            self.stop(
-                GuestLost("KeyboardInterrupt", "a second interrupt, and no reaction to the first")
-            )
+        if (why := current.ladder.climb(time.monotonic())) is not None:
+            self.stop(GuestLost("KeyboardInterrupt", why))
             return
-        if len(current.interrupts) >= HEEDLESS and earlier:
-            self.stop(GuestLost("KeyboardInterrupt", "it caught every interrupt and went on"))
-            return
-        if not current.interrupts or now - current.interrupts[-1] >= SECOND_INTERRUPT_S:
-            current.interrupts.append(now)
-        data = frames.encode(Frame("interrupt_request", {}, current.number))
-        with contextlib.suppress(OSError):
-            self._worker.control.send(data)
+        self._link.send_control(frames.encode(Frame("interrupt_request", {}, current.number)))
 
     def stop(self, loss: GuestLost) -> None:
         """Stops the guest from outside; the request in progress ends with `loss`."""
@@ -401,12 +301,12 @@ class Session:
     async def restart(self) -> None:
         """Gives the session a new guest, which knows nothing of the old one."""
         if self._state in ("ready", "starting"):
-            self._loss = GuestLost("WorkerKilled", "restarted")
-            self._failed_boots = 0
+            self._losses.replace(GuestLost("WorkerKilled", "restarted"))
+            self._starts.forgive()
             self.generation += 1
             self._replace("starting", "serve", clean=True)
         await self.ready()
-        self._unreported = None
+        self._losses.take_unreported()
 
     async def forked(self, name: str) -> str:
         """The folder of a new session that begins where this one is; see `launch.fork`."""
@@ -418,7 +318,7 @@ class Session:
         """Waits until the last request's checkpoint is written, or cannot be."""
         async with self._changed:
             await self._changed.wait_for(
-                lambda: not self._unkept or self.problem or self._state == "closed"
+                lambda: self._losses.all_kept or self.problem or self._state == "closed"
             )
 
     async def close(self, *, restart: bool = False) -> None:
@@ -431,12 +331,10 @@ class Session:
         if self._state == "closed":
             return
         self._become("closed")
-        self._silence()
-        self._worker.end()
+        self._link.silence()
+        self._link.worker.end()
         self._fail(GuestLost("WorkerKilled", "the session was closed"))
-        self._end_installing()
-        if self._installing is not None:
-            await asyncio.wait({self._installing})
+        await self.questions.close()
         for task in self._tasks:
             task.cancel()
         self._settings.release(restart=restart)
@@ -463,60 +361,31 @@ class Session:
 
     def _restart(self, task: str) -> None:
         try:
-            skip = 1 << self._failed_boots - 1 if self._failed_boots else 0
-            self._worker = launch.start(self._settings, task, skip=skip, probe=self._unanswered > 0)
+            worker = launch.start(
+                self._settings, task, skip=self._starts.skip, probe=self._unanswered > 0
+            )
         except OSError as e:
             self._broken = InstallationError(f"no worker process can be started: {e}")
             self._become("broken")
             return
-        self._decoders = (frames.Decoder(), frames.Decoder())
+        self._link = self._linked(worker)
         self._listen()
 
-    def _listen(self) -> None:
-        worker = self._worker
-        self._moved_at = time.monotonic()
-        for k, sock in enumerate((worker.requests, worker.control)):
-            sock.setblocking(False)
-            self._loop.add_reader(sock.fileno(), self._readable, worker, k)
+    def _linked(self, worker: Worker) -> Link:
+        return Link(worker, self._received, self._ended, self._failed)
 
-    def _silence(self) -> None:
-        for sock in (self._worker.requests, self._worker.control):
-            if sock.fileno() >= 0:
-                self._loop.remove_reader(sock.fileno())
-                self._loop.remove_writer(sock.fileno())  # of a send that is still under way
+    def _listen(self) -> None:
+        self._moved_at = time.monotonic()
+        self._link.listen()
 
     async def _send(self, data: bytes) -> None:
-        try:
-            await self._loop.sock_sendall(self._worker.requests, data)
-        except (OSError, ValueError):
-            return  # the worker is gone: its end of stream tells the rest
-
-    def _readable(self, worker: Worker, channel: int) -> None:
-        if worker is not self._worker:
-            return
-        sock = (worker.requests, worker.control)[channel]
-        try:
-            data = sock.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._ended()
-            return
-        try:
-            for frame in self._decoders[channel].feed(data):
-                self._received(frame)
-                if worker is not self._worker or self._state == "closed":
-                    return
-        except frames.FrameError as e:
-            self._lost(GuestLost("WorkerFailed", f"the worker spoke no protocol: {e}"))
+        await self._link.send(data)
 
     def _received(self, frame: Frame) -> None:
         current = self._current
         handle = self._handlers.get(frame.type)
         if self._state != "ready" and frame.type == "stream":
-            self._last_words = (self._last_words + str(frame.content.get("text", "")))[-2000:]
+            self._starts.heard(str(frame.content.get("text", "")))
         if handle is not None:
             handle(frame)
         elif current is None or frame.request != current.number:
@@ -526,7 +395,7 @@ class Session:
             if not current.reply.done():
                 self._unanswered = 0
                 if current.changes:
-                    self._unkept[current.number] = current.cell
+                    self._losses.ended(current.number, current.cell)
                 current.reply.set_result(frame)
         else:
             if current.watch is not None and frame.type == "error":
@@ -549,66 +418,37 @@ class Session:
         if failed:
             evalue = frame.content.get("evalue")
             self._break(InstallationError(f"the guest does not start: {evalue}"))
-        elif self._state == "preparing" and frame.content.get("again") and not self._compiled:
-            self._compiled = True
+        elif (
+            self._state == "preparing" and frame.content.get("again") and not self._starts.compiled
+        ):
+            self._starts.compiled = True
             self._replace("preparing", "prepare")
         elif self._state == "preparing":
-            self._prepared = True
+            self._starts.prepared = True
             self._replace("starting", "serve")
         else:
             self.facts = frame.content
             self.status = Status()
             self.problem = str(frame.content.get("problem", ""))
-            if self._prepared:  # the cache has grown
+            if self._starts.prepared:  # the cache has grown
                 from wasi_kernel import upkeep
 
                 upkeep.sweep_beside(self._settings.cache)
-            self._failed_boots, self._killed_boots = 0, 0
-            self._prepared = self._compiled = False
+            first = not self._starts.was_ready
+            self._starts.end(ready=True)
             self._become("ready")
             self._tell(frame.content)
             if frame.content.get("starts"):  # its first checkpoint is on the way
-                self._unkept[launch.BOOT] = 0
-            if not self._was_ready:
-                kept = self._kept_by(frame.content)
+                self._losses.ended(launch.BOOT, 0)
+            if first:
+                kept = self._losses.left(frame.content)
                 self.closed_files = () if kept is None else kept.closed_files
-            self._was_ready = True
 
     def _tell(self, said: dict[str, Any]) -> None:
         """Ends the request that lost its guest, now that it is known what is left."""
-        kept = self._kept_by(said)
-        self._unkept.clear()
-        self._kept_cells.clear()
-        loss, self._loss = self._loss, None
-        if loss is None:
-            return
-        loss.kept, loss.in_cell = kept, self._current is not None
-        if self._current is None:
-            self._unreported = loss
-        self._fail(loss)
-
-    def _remember(self, frame: Frame) -> None:
-        """Takes note of what is kept from here on: it is missed if it is gone one day."""
-        if frame.content.get("moved"):
-            self._kept_cells.clear()
-        else:
-            done = [(n, c) for n, c in self._unkept.items() if n <= frame.request]
-            self._kept_cells.extend(done)
-        self._unkept = {n: c for n, c in self._unkept.items() if n > frame.request}
-
-    def _kept_by(self, said: dict[str, Any]) -> Kept | None:
-        """What the new guest has of the old one; None if nothing."""
-        resumed, closed = said.get("session"), said.get("closed_files")
-        if not isinstance(resumed, dict):  # a command build's guest answers by itself: anything
-            return None
-        request, cell = resumed.get("request"), resumed.get("cell")
-        if not isinstance(request, int) or not isinstance(cell, int):
-            return None
-        known = (*self._kept_cells, *self._unkept.items())
-        later = {c for n, c in known if n > request and n != launch.BOOT}
-        lost = tuple(sorted(later - {0}))
-        names = tuple(map(str, closed)) if isinstance(closed, list) else ()
-        return Kept(cell, lost, names, str(said.get("damage", "")), lost_widgets=0 in later)
+        loss = self._losses.settle(said, in_cell=self._current is not None)
+        if loss is not None:
+            self._fail(loss)
 
     def _checkpointed(self, frame: Frame) -> None:
         """A checkpoint was written, or could not be; or memory went back to one."""
@@ -618,7 +458,7 @@ class Session:
         self.problem = str(frame.content.get("problem", ""))
         if not self.problem:
             self.problem = str(frame.content.get("warning", ""))
-            self._remember(frame)
+            self._losses.kept(frame.request, moved=bool(frame.content.get("moved")))
             if self._current is not None and frame.request == self._current.number:
                 self._current.changes = False
         self._spawn(self._notify())
@@ -628,7 +468,7 @@ class Session:
         if current is None or frame.request != current.number:
             return
         if frame.content.get("seen"):
-            current.seen += 1
+            current.ladder.seen += 1
         elif frame.content.get("seen") is False:
             grace = self._settings.policy.limits.grace_s
             self.stop(
@@ -647,10 +487,12 @@ class Session:
 
     def _ended(self) -> None:
         """The worker closed its socket without a word."""
-        self._silence()
-        how = self._worker.end(wait_s=0.5)
+        how = self._link.worker.end(wait_s=0.5)
         ename = "WorkerKilled" if how == "killed by signal 9" else "WorkerFailed"
         self._lost(GuestLost(ename, f"the worker process: {how}"))
+
+    def _failed(self, detail: str) -> None:
+        self._lost(GuestLost("WorkerFailed", f"the worker spoke no protocol: {detail}"))
 
     def _lost(self, loss: GuestLost, *, clean: bool = False) -> None:
         """The guest is gone: start the next one; who waits is told when that one is there.
@@ -660,47 +502,39 @@ class Session:
         if self._state == "closed":
             return
         if self._state != "ready":
-            self._failed_boots += loss.ename != "WorkerKilled"
-            self._killed_boots += loss.ename == "WorkerKilled"
-            most = GIVEN_UP if self._settings.checkpoints is not None else 1
-            if self._failed_boots > most or self._killed_boots > KILLED:
-                lines = self._last_words.strip().splitlines()
-                said = f"; its last words: {lines[-1][:300]}" if lines else ""
-                self._break(InstallationError(f"the sandbox does not start: {loss}{said}"))
+            if (why := self._starts.failed(loss)) is not None:
+                self._break(InstallationError(why))
                 return
-            if self._settings.resumed and not self._was_ready and self._failed_boots > 1:
-                self._break(InstallationError(f"the saved session does not start: {loss}"))
-                return
-            clean = clean or self._failed_boots == most
-        if self._loss is None:
-            self._loss = loss if self._current is None else self._current.loss or loss
+            clean = clean or self._starts.anew
+        current = self._current
+        self._losses.happened(loss if current is None else current.loss or loss)
         self._unanswered += loss.ename == "GuestDesynchronized"
         self.generation += 1
         self.status = Status("starting a new sandbox")
         self._replace("starting", "serve", clean=clean)
 
     def _replace(self, state: str, task: str, *, clean: bool = False) -> None:
-        if task == "prepare" and self._prepared:
+        if task == "prepare" and self._starts.prepared:
             self._break(
                 InstallationError("what was prepared cannot be loaded; try: wasi-kernel prepare")
             )
             return
-        self._silence()
-        self._worker.end()
+        self._link.silence()
+        self._link.worker.end()
         if clean and self._settings.checkpoints is not None:
             self._settings.checkpoints.clear(spare=launch.SPARED)
         self._become(state)
         self._restart(task)
 
     def _break(self, error: InstallationError) -> None:
-        self._silence()
-        self._worker.end()
-        self._broken, self._failed_boots, self._killed_boots = error, 0, 0
-        self._prepared = self._compiled = False
+        self._link.silence()
+        self._link.worker.end()
+        self._broken = error
+        self._starts.end(ready=False)
         if self._state == "ready":
             self._become("starting")
         self._become("broken")
-        self._loss = None
+        self._losses.replace(None)
         self._fail(GuestLost("WorkerFailed", str(error)))
 
     def _fail(self, loss: GuestLost) -> None:

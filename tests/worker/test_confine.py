@@ -241,7 +241,7 @@ def links(pid: int) -> list[str]:
 
 
 def worker_of(box: Sandbox) -> int:
-    return box._session._worker.pid
+    return box._session.worker_pid
 
 
 def check(pid: int, own: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from wasi_kernel.policy import Policy
     from wasi_kernel.resolution import Resolution
-    from wasi_kernel.session import Status
+    from wasi_kernel.starts import Status
 
 T = TypeVar("T")
 

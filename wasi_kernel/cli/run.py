@@ -157,7 +157,7 @@ class Streams:
         elif frame.type == "stream":
             self._print(frame)
         else:
-            self._session.answer_unasked(frame, self._frontend)
+            self._session.questions.answer_unasked(frame, self._frontend)
 
     def _print(self, frame: Frame) -> None:
         name = "stderr" if frame.content.get("name") == "stderr" else "stdout"
@@ -178,7 +178,7 @@ class Streams:
         wanted = count if type(count) is int and 0 < count <= 1 << 20 else 1 << 16
         stdin: Any = sys.stdin.buffer
         data = await asyncio.to_thread(stdin.read1, wanted)
-        await self._session.answer_bytes(frame.request, data)
+        await self._session.questions.answer_bytes(frame.request, data)
 
 
 async def _run(policy: Policy, program: dict[str, Any]) -> int:
