@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wasi_kernel.sandbox import Result
+    from wasi_kernel.results import Result
 
 KILLS = int(os.environ.get("WASI_KERNEL_TEST_KILLS", "25"))
 """How often the worker is killed at a random moment."""

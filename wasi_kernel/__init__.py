@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wasi_kernel.policy import CheckpointLimits, Grant, Limits, Policy
-    from wasi_kernel.sandbox import Result, Sandbox
+    from wasi_kernel.results import Result
+    from wasi_kernel.sandbox import Sandbox
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
 
 _HOMES = {
     "CheckpointLimits": "policy", "Grant": "policy", "Limits": "policy", "Policy": "policy",
-    "Result": "sandbox", "Sandbox": "sandbox",
+    "Result": "results", "Sandbox": "sandbox",
 }  # fmt: skip
 
 

@@ -4,21 +4,20 @@
         r = box.run("import numpy as np; np.arange(3).sum()")
         r.text, r.stdout, r.data["text/plain"], r.error
 
+One class, and long for its docstrings: they are what users read of it.
+
 Never imports wasmtime or anything of Jupyter.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import queue
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from wasi_kernel import caches, chosen, launch, spawn
+from wasi_kernel import caches, calls, chosen, forks, launch, spawn
 from wasi_kernel.errors import (
     CallError,
     GuestLost,
@@ -27,8 +26,11 @@ from wasi_kernel.errors import (
     UnknownCheckpointError,
 )
 from wasi_kernel.frontend import Frontend
+from wasi_kernel.loopthread import LoopThread
 from wasi_kernel.policy import Policy
+from wasi_kernel.results import Error, Result, failure, line
 from wasi_kernel.session import Session
+from wasi_kernel.timelimits import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -38,80 +40,7 @@ if TYPE_CHECKING:
     from wasi_kernel.spawn import Worker
 
 T = TypeVar("T")
-_CALLS = "__import__('wasi_agent.calls').calls."
 MAX_DEADLINE_S = 10 * 365 * 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class Error:
-    """An exception that the code raised, or the loss of its guest.
-
-    Attributes:
-        ename: The exception's class name.
-        evalue: Its text.
-        traceback: Lines, coloured as in a terminal.
-        lost: Did the guest end? `evalue` says what is left; usually all but what this run did.
-    """
-
-    ename: str
-    evalue: str
-    traceback: list[str] = field(default_factory=list)
-    lost: bool = False
-
-
-@dataclass
-class Result:
-    """What one run gave, as the policy's `frontend` lets it be shown.
-
-    Attributes:
-        status: "ok" or "error".
-        outputs: Everything shown, in order: {"type": ..., **content}, as in Jupyter's messages.
-        error: What went wrong, or None.
-        execution_count: The run's number.
-    """
-
-    status: str = "ok"
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    error: Error | None = None
-    execution_count: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Did it end without an error?"""
-        return self.status == "ok"
-
-    def _text_of(self, name: str) -> str:
-        return "".join(
-            o["text"] for o in self.outputs if o["type"] == "stream" and o["name"] == name
-        )
-
-    @property
-    def stdout(self) -> str:
-        """What was printed."""
-        return self._text_of("stdout")
-
-    @property
-    def stderr(self) -> str:
-        """What was printed to standard error."""
-        return self._text_of("stderr")
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The last expression's value by mime type; binary types in base64. Empty if None."""
-        for output in reversed(self.outputs):
-            if output["type"] == "execute_result":
-                return dict(output["data"])
-        return {}
-
-    @property
-    def text(self) -> str | None:
-        """The last expression's value as plain text, None if there was none."""
-        return self.data.get("text/plain")
-
-    @property
-    def displays(self) -> list[dict[str, Any]]:
-        """The mime bundles that were displayed, plots among them."""
-        return [o["data"] for o in self.outputs if o["type"] == "display_data"]
 
 
 class Sandbox:
@@ -155,6 +84,7 @@ class Sandbox:
         self._on_output, self._on_status = on_output, on_status
         self._closed = False
         self._failure: Exception | None = None
+        self._answers: set[asyncio.Future[None]] = set()
         self._nursery: spawn.Nursery | None = None
         self._forking = threading.Lock()
         self._closed_files: list[str] = []  # that nobody was told of
@@ -165,14 +95,12 @@ class Sandbox:
             self._policy.frontend, self._policy.frontend_mimes,
             output_characters=self._policy.limits.output_bytes,
         )  # fmt: skip
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._loop = LoopThread()
         try:
             self._session = self._wait(self._open(_worker, _patience_s))
             self._closed_files += self._session.closed_files
         except BaseException:  # raised again: no thread is left behind
-            self._end_loop()
+            self._loop.end()
             raise
 
     async def _open(self, waiting: Worker | None, patience_s: float) -> Session:
@@ -189,9 +117,8 @@ class Sandbox:
         return session
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result()
+            return self._loop.run(coroutine)
         except KeyboardInterrupt:  # the caller's own Ctrl-C goes to the guest, then on
             if hasattr(self, "_session"):
                 self.interrupt()
@@ -252,14 +179,14 @@ class Sandbox:
             return await self._session.request("execute_request", content, on_output=on_output)
 
         try:
-            reply = await self._within(deadline_s, request())
+            reply = await within(deadline_s, request(), self._session, self._policy.limits.grace_s)
         except (ProtocolError, GuestLost) as e:
-            result.status, result.error = "error", _error(e)
+            result.status, result.error = "error", failure(e)
             return result
         finally:
-            failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+            raised, self._failure = self._failure, None
+        if raised is not None:
+            raise raised
         said = self._frontend.execute_reply(reply.content, count)
         result.status = said["status"]
         if result.status != "ok":
@@ -278,7 +205,8 @@ class Sandbox:
 
         def on_output(frame: Frame) -> None:
             if frame.type == "input_request" and ask is not None:
-                self._loop.create_task(self._answer(frame, ask))
+                self._answers.add(task := asyncio.ensure_future(self._answer(frame, ask)))
+                task.add_done_callback(self._answers.discard)
                 return
             if self._session.questions.answer_unasked(frame, self._frontend):
                 return
@@ -287,7 +215,7 @@ class Sandbox:
                 buffers = {"buffers": list(frame.buffers)} if frame.buffers else {}
                 show({**content, "type": frame.type, **buffers})
             for note in self._frontend.take_notes():
-                show(_line(note))
+                show(line(note))
 
         return on_output
 
@@ -299,23 +227,7 @@ class Sandbox:
         if self._closed_files:
             said.append(f"no longer open: {', '.join(self._closed_files)}")
             self._closed_files = []
-        result.outputs += [_line(self._frontend.note(text)) for text in said]
-
-    async def _within(self, deadline_s: float | None, request: Coroutine[Any, Any, T]) -> T:
-        timers: list[asyncio.TimerHandle] = []
-        if deadline_s is not None:
-            timers.append(self._loop.call_later(deadline_s, self._deadline, timers))
-        try:
-            return await request
-        finally:
-            for timer in timers:
-                timer.cancel()
-
-    def _deadline(self, timers: list[asyncio.TimerHandle]) -> None:
-        self._session.interrupt()
-        grace_s = self._policy.limits.grace_s
-        loss = GuestLost("DeadlineExceeded", f"and did not react to the interrupt in {grace_s:g} s")
-        timers.append(self._loop.call_later(grace_s, self._session.stop, loss))
+        result.outputs += [line(self._frontend.note(text)) for text in said]
 
     async def _answer(self, frame: Frame, ask: Callable[[str, bool], str]) -> None:
         value = "\x04"
@@ -356,9 +268,10 @@ class Sandbox:
             if content is not None and content["name"] == "stderr":
                 said.append(content["text"])
 
-        expression = f"__import__('wasi_agent.pip').pip.asked({json.dumps([*wanted])!r}, {upgrade})"
         try:
-            found = self._wait(self._evaluate(expression, "install", hear))
+            found = self._wait(
+                self._evaluate(calls.install(wanted, upgrade=upgrade), "install", hear)
+            )
         except CallError as e:
             why = "".join(said).strip().removeprefix("[wasi-kernel] ")
             raise PackageError(why or e.evalue) from None
@@ -509,28 +422,17 @@ class Sandbox:
             GuestLost: The guest died of it, or something of its state was lost before.
             ProtocolError: The guest answered something else.
         """
-        expression = f"{_CALLS}call({function!r}, {json.dumps(arguments)!r})"
-        return self._wait(self._evaluate(expression, function))
+        return self._wait(self._evaluate(calls.call(function, arguments), function))
 
     async def _evaluate(
         self, expression: str, what: str, on_output: Callable[[Frame], None] | None = None
     ) -> Any:
-        content = {
-            "code": "", "silent": True, "store_history": False, "allow_stdin": False,
-            "execution_count": self._count + 1,
-            "user_expressions": {"value": expression},
-        }  # fmt: skip
         await self._sound()
         reply = await self._session.request(
-            "execute_request", content, on_output=on_output or self._unheard
-        )
-        try:
-            found = reply.content.get("user_expressions", {}).get("value", reply.content)
-            if found.get("status") != "ok":
-                raise CallError(what, str(found.get("ename")), str(found.get("evalue")))
-            return found["data"]["application/json"]["value"]
-        except (KeyError, TypeError, AttributeError, IndexError):
-            raise ProtocolError(f"{what}: the guest's answer is no result of a call") from None
+            "execute_request", calls.request(expression, self._count + 1),
+            on_output=on_output or self._unheard,
+        )  # fmt: skip
+        return calls.answer(reply.content, what)
 
     def map(self, function: str, items: Iterable[Any], *, workers: int | None = None) -> list[Any]:
         """The function's result for each item, computed in forks of this sandbox, in parallel.
@@ -549,45 +451,17 @@ class Sandbox:
             GuestLost: A fork died.
             ValueError: `workers` is less than 1.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers = {workers}: at least 1")
         todo = list(items)
         count = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
-        if count < 1:
-            if workers is not None and workers < 1:
-                raise ValueError(f"workers = {workers}: at least 1")
-            return []
-        forks: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
-
-        def one(item: Any) -> Any:
-            fork = forks.get()
-            try:
-                return fork.call(function, item)
-            finally:
-                forks.put(fork)
-
-        with ThreadPoolExecutor(count) as pool, contextlib.ExitStack() as open_forks:
-            starting = [pool.submit(self._own_fork) for _ in range(count)]
-            failures = []
-            for start in starting:
-                if (failure := start.exception()) is None:
-                    forks.put(open_forks.enter_context(start.result()))
-                else:
-                    failures.append(failure)
-            if failures:
-                raise failures[0]
-            futures = [pool.submit(one, item) for item in todo]
-            try:
-                return [future.result() for future in futures]
-            finally:
-                for future in futures:
-                    future.cancel()
+        return forks.spread(self._own_fork, function, todo, count)
 
     def _own_fork(self) -> Sandbox:
         """A fork with random numbers of its own."""
         fork = self.fork()
         try:
-            fork._wait(fork._evaluate(f"{_CALLS}reseed()", "reseed"))  # noqa: SLF001 - of the same class
+            fork._wait(fork._evaluate(calls.RESEED, "reseed"))  # noqa: SLF001 - of the same class
         except BaseException:  # raised again: no fork is left behind
             fork.close()
             raise
@@ -601,7 +475,7 @@ class Sandbox:
         Without a run in progress, and after `close`, nothing happens.
         """
         if not self._closed:
-            self._loop.call_soon_threadsafe(self._session.interrupt)
+            self._loop.soon(self._session.interrupt)
 
     def restart(self) -> None:
         """Begins again with a fresh guest."""
@@ -613,14 +487,9 @@ class Sandbox:
         if not self._closed:
             self._closed = True
             self._wait(self._session.close())
-            self._end_loop()
+            self._loop.end()
             if self._nursery is not None:
                 self._nursery.close()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def _get_packages(policy: Policy, on_status: Callable[[str], None] | None) -> None:
@@ -638,15 +507,3 @@ def _get_packages(policy: Policy, on_status: Callable[[str], None] | None) -> No
     if on_status is not None:
         on_status(f"getting the packages {', '.join(policy.packages)}")
     packages.choose(caches.Cache(cache), policy, python)
-
-
-def _line(text: str) -> dict[str, Any]:
-    """A line of our own in a run's standard error."""
-    return {"type": "stream", "name": "stderr", "text": f"[wasi-kernel] {text}\n"}
-
-
-def _error(error: ProtocolError | GuestLost) -> Error:
-    if isinstance(error, GuestLost):
-        evalue = error.explanation
-        return Error(error.ename, evalue, [], lost=True)
-    return Error(type(error).__name__, str(error))

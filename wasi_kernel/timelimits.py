@@ -6,16 +6,18 @@ What is done when a limit is passed is the session's business. Needs a running e
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from wasi_kernel.errors import GuestLost
 from wasi_kernel.policy import raising
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from wasi_kernel.frames import Frame
     from wasi_kernel.policy import Limits
+
+T = TypeVar("T")
 
 LEAST_S = 0.02
 """How soon the processor time is looked at again, at the earliest."""
@@ -81,6 +83,45 @@ class Watch:
             values = {name: _named(value, self.passed) for name, value in expressions.items()}
             content = {**content, "user_expressions": values}
         return frame._replace(content=content)
+
+
+class Stoppable(Protocol):
+    """What `within` asks of a session."""
+
+    def interrupt(self) -> None:
+        """Interrupts the request in progress."""
+
+    def stop(self, loss: GuestLost) -> None:
+        """Stops the guest."""
+
+
+async def within(
+    deadline_s: float | None, request: Coroutine[Any, Any, T], session: Stoppable, grace_s: float
+) -> T:
+    """The request's result; when its time is over, the session is interrupted, then stopped.
+
+    Args:
+        deadline_s: How long it may take, None for ever.
+        request: What is waited for.
+        session: Whose request it is.
+        grace_s: How long after the interrupt it is stopped.
+    """
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+
+    def over() -> None:
+        session.interrupt()
+        what = f"and did not react to the interrupt in {grace_s:g} s"
+        loss = GuestLost("DeadlineExceeded", what)
+        timers.append(loop.call_later(grace_s, session.stop, loss))
+
+    if deadline_s is not None:
+        timers.append(loop.call_later(deadline_s, over))
+    try:
+        return await request
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def _named(error: Any, loss: GuestLost) -> Any:
