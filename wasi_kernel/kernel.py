@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -24,14 +24,15 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.kernelbase import Kernel
 from ipykernel.parentpoller import ParentPollerUnix
 from ipykernel.subshell_manager import UnknownSubshellError
-from jupyter_core.paths import jupyter_runtime_dir
 from zmq.eventloop.zmqstream import ZMQStream
 
-from wasi_kernel import __version__
+from wasi_kernel import __version__, kernelinfo
 from wasi_kernel.connection import Connection
-from wasi_kernel.errors import GuestLost, SessionFileError, WasiKernelError
+from wasi_kernel.errors import GuestLost, WasiKernelError
+from wasi_kernel.forkedkernels import ForkedKernels
 from wasi_kernel.frontend import Frontend
 from wasi_kernel.history import History
+from wasi_kernel.publisher import Publisher
 from wasi_kernel.session import Session
 
 if TYPE_CHECKING:
@@ -46,20 +47,7 @@ if TYPE_CHECKING:
 PARENT_FIELDS = ("msg_id", "msg_type", "session")
 """What the guest learns of a request's header. Not the user's name."""
 
-PROTOCOL = "5.5"
-HELP = {
-    "Python": "https://docs.python.org/3",
-    "IPython": "https://ipython.readthedocs.io/en/stable/",
-    "NumPy": "https://numpy.org/doc/stable/reference/",
-    "pandas": "https://pandas.pydata.org/docs/reference/",
-    "Matplotlib": "https://matplotlib.org/stable/api/",
-    "SciPy": "https://docs.scipy.org/doc/scipy/reference/",
-}
-
 STATUS_EVERY_S = 1.0
-MAX_FORKS = 4
-"""Each is two processes; a cell can ask for them."""
-
 KEPT_S = 10.0
 """How long a restart waits for the last checkpoint, if it is to keep the state."""
 
@@ -73,7 +61,7 @@ PATIENCE_S = 3.0
 class WasiKernel(Kernel):
     """The kernel "Python (WASI)"."""
 
-    implementation = "wasi-kernel"
+    implementation = kernelinfo.NAME
     implementation_version = __version__
     language = "python"
     _execute_sleep = 0  # output and reply travel in one ordered stream: nothing to wait for
@@ -90,15 +78,17 @@ class WasiKernel(Kernel):
         self._frontend = Frontend(
             policy.frontend, policy.frontend_mimes, output_characters=policy.limits.output_bytes
         )
+        self._publisher = Publisher(
+            partial(self._wire.send, self.iopub_socket), self._frontend, self._topic, self.ident
+        )
         self._history = History()
         self._count: int = self._settings.cells + 1
-        self._display_id = 0
         self._greeted = False
         self._told = ""  # the last problem with checkpoints that the user was told of
         self._arrived = self._abort_until = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
-        self._forks: list[asyncio.subprocess.Process] = []
+        self._forks = ForkedKernels(self._settings.options)
 
     @property
     def sandbox(self) -> Session:
@@ -128,41 +118,25 @@ class WasiKernel(Kernel):
         """The base class counts every cell; a cell that is not stored gets no number."""
 
     @property
-    def language_info(self) -> dict[str, object]:  # type: ignore[override]
-        """The guest's Python; its version is known from its first boot on."""
+    def _python(self) -> str:
+        """The guest's Python version, known from its first boot on."""
         version = self._sandbox.facts.get("version", "3") if self._sandbox else "3"
-        version = self._frontend.note(str(version)[:20])  # a command build's guest says it itself
-        return {
-            "name": "python",
-            "version": version,
-            "mimetype": "text/x-python",
-            "codemirror_mode": {"name": "ipython", "version": 3},
-            "pygments_lexer": "ipython3",
-            "nbconvert_exporter": "python",
-            "file_extension": ".py",
-        }
+        return self._frontend.note(str(version)[:20])  # a command build's guest says it itself
+
+    @property
+    def language_info(self) -> dict[str, object]:  # type: ignore[override]
+        """The guest's Python."""
+        return kernelinfo.language(self._python)
 
     @property
     def banner(self) -> str:  # type: ignore[override]
         """What a console shows at its start."""
-        version = self.language_info["version"]
-        return (
-            f"Python {version} in WebAssembly (WASI), wasi-kernel {__version__}\n"
-            "%wasi shows what this sandbox may reach.\n"
-        )
+        return kernelinfo.banner(self._python)
 
     @property
     def kernel_info(self) -> dict[str, Any]:
         """kernel_info_reply's content."""
-        return {
-            "protocol_version": PROTOCOL,
-            "implementation": self.implementation,
-            "implementation_version": self.implementation_version,
-            "language_info": self.language_info,
-            "banner": self.banner,
-            "help_links": [{"text": f"{name} Reference", "url": url} for name, url in HELP.items()],
-            "supported_features": [],  # no subshells, and no debugger in the guest
-        }
+        return kernelinfo.content(self._python)
 
     async def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Answers at once; a sandbox that starts as usual is awaited, for its Python's version."""
@@ -252,7 +226,7 @@ class WasiKernel(Kernel):
             if self.sandbox.state != "ready":
                 await self._show_status(parent)
             if (loss := self.sandbox.take_unreported()) is not None:
-                self._note(f"between cells: {loss.explanation}", parent)
+                self._publisher.note(f"between cells: {loss.explanation}", parent)
         try:
             frame = await self.sandbox.request(
                 "execute_request", content, metadata=_header(parent),
@@ -261,14 +235,14 @@ class WasiKernel(Kernel):
                 ),
             )  # fmt: skip
             reply = self._frontend.execute_reply(frame.content, count)
-            self._tell_notes(parent)
+            self._publisher.tell_notes(parent)
             if store_history and isinstance(frame.content.get("ran"), str):
                 self._soon(self._history.add_run, count, frame.content["ran"])
             self._greet(parent)
             if self.sandbox.fork_wanted is not None:
                 await self._fork(self.sandbox.fork_wanted, parent)
         except (WasiKernelError, KeyboardInterrupt) as e:
-            reply = self._failure(*_failure_text(e), parent, count, silent=silent)
+            reply = self._publisher.failure(*_failure_text(e), parent, count, silent=silent)
         reply["execution_count"] = self._count - 1
         for payload in reply["payload"]:
             if payload["source"] == "ask_exit" and not payload.get("keepkernel"):
@@ -302,52 +276,23 @@ class WasiKernel(Kernel):
             closed = self.sandbox.closed_files
             files = [f"no longer open: {', '.join(closed)}"] if closed else []
             for notice in (*self._settings.notices, *files):
-                self._note(notice, parent)
+                self._publisher.note(notice, parent)
         if self.sandbox.problem != self._told:
             self._told = self.sandbox.problem
             if self._told:
-                self._note(self._told, parent)
-
-    def _note(self, text: str, parent: dict[str, Any]) -> None:
-        """A line of this kernel's own, in the cell's standard error."""
-        content = {"name": "stderr", "text": f"[wasi-kernel] {self._frontend.note(text)}.\n"}
-        self._send("stream", content, parent)
-
-    def _failure(
-        self, ename: str, evalue: str, parent: dict[str, Any], count: int, *, silent: bool
-    ) -> dict[str, Any]:
-        """The error of a cell that the guest could not answer for."""
-        evalue = self._frontend.note(evalue)
-        traceback = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
-        error = {"ename": ename, "evalue": evalue, "traceback": traceback}
-        if not silent:
-            self._send("error", error, parent)
-        return {
-            "status": "error", **error, "execution_count": count, "user_expressions": {},
-            "payload": [],
-        }  # fmt: skip
+                self._publisher.note(self._told, parent)
 
     async def _fork(self, name: str, parent: dict[str, Any]) -> None:
         """Starts a second kernel from this moment, and says how to reach it."""
         try:
-            self._forks = [fork for fork in self._forks if fork.returncode is None]
-            if len(self._forks) >= MAX_FORKS:
-                raise SessionFileError(name, f"a kernel has at most {MAX_FORKS} forks")
+            self._forks.make_room(name)
             folder = await self.sandbox.forked(name)
         except (WasiKernelError, OSError) as e:
-            self._note(f"there is no fork: {e}", parent)
+            self._publisher.note(f"there is no fork: {e}", parent)
             return
-        path = Path(jupyter_runtime_dir()) / f"kernel-fork-{folder[:8]}.json"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "wasi_kernel", "kernel", "-f", str(path),
-            "--take-up", folder, "--name", name, *self._settings.options,
-            env={**os.environ, "JPY_PARENT_PID": str(os.getpid())},
-            stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        self._forks.append(process)
-        text = f"The fork {name!r} runs: jupyter console --existing {path.name}\n"
-        self._send("stream", {"name": "stdout", "text": text}, parent)
+        file = await self._forks.start(folder, name)
+        text = f"The fork {name!r} runs: jupyter console --existing {file}\n"
+        self._publisher.send("stream", {"name": "stdout", "text": text}, parent)
 
     async def _show_status(self, parent: dict[str, Any]) -> None:
         """While the sandbox is being made ready, a line in the cell says what is going on.
@@ -356,51 +301,15 @@ class WasiKernel(Kernel):
         """
         shown = False
         while not await self.sandbox.settled(STATUS_EVERY_S, for_cell=True):
-            self._display_id += not shown
-            kind = "update_display_data" if shown else "display_data"
-            self._show_line(kind, self.sandbox.status.line, parent)
+            self._publisher.show_line(self.sandbox.status.line, parent, again=shown)
             shown = True
         if shown:
-            self._send("clear_output", {"wait": False}, parent)
-
-    def _show_line(self, kind: str, text: str, parent: dict[str, Any]) -> None:
-        content = {
-            "data": {"text/plain": text},
-            "metadata": {},
-            "transient": {"display_id": f"wasi-kernel-{self.ident}-{self._display_id}"},
-        }
-        self._send(kind, content, parent)
-
-    # -- output ------------------------------------------------------------------------------
-
-    def _send(
-        self, kind: str, content: dict[str, Any], parent: dict[str, Any], **more: Any
-    ) -> None:
-        self._wire.send(
-            self.iopub_socket, kind, content, parent=parent, ident=self._topic(kind), **more
-        )
+            self._publisher.send("clear_output", {"wait": False}, parent)
 
     def _publish(self, frame: Frame, count: int, parent: dict[str, Any]) -> None:
-        """Publishes what the guest wants to show."""
-        if self.sandbox.questions.answer_unasked(frame, self._frontend):
-            return
-        try:
-            content = self._frontend.output(frame, count)
-            self._tell_notes(parent)
-            if content is None:
-                return
-            self._send(
-                frame.type, content, parent,
-                metadata=self._frontend.metadata(frame), buffers=list(frame.buffers),
-            )  # fmt: skip
-        except (ValueError, TypeError, RecursionError) as e:
-            text = f"[wasi-kernel] a {frame.type} was dropped: it cannot be sent ({e})\n"
-            self._send("stream", {"name": "stderr", "text": text}, parent)
-
-    def _tell_notes(self, parent: dict[str, Any]) -> None:
-        """Says what was refused of what shows nothing by itself."""
-        for note in self._frontend.take_notes():
-            self._note(note, parent)
+        """Publishes what the guest wants to show; answers what is a question."""
+        if not self.sandbox.questions.answer_unasked(frame, self._frontend):
+            self._publisher.publish(frame, count, parent)
 
     # -- input -------------------------------------------------------------------------------
 
@@ -513,7 +422,7 @@ class WasiKernel(Kernel):
                 buffers=tuple(bytes(b) for b in parent.get("buffers") or ()),
             )  # fmt: skip
         except (WasiKernelError, KeyboardInterrupt) as e:
-            self._failure(*_failure_text(e), parent, self._count, silent=False)
+            self._publisher.failure(*_failure_text(e), parent, self._count, silent=False)
 
     # -- control -----------------------------------------------------------------------------
 
@@ -557,7 +466,7 @@ class WasiKernel(Kernel):
         content = {"status": "ok", "restart": restart}
         await self.close(restart=restart)
         self._wire.send(stream, "shutdown_reply", content, parent, ident=ident)
-        self._send("shutdown_reply", content, parent)
+        self._publisher.send("shutdown_reply", content, parent)
         self._stop()
 
     async def close(self, *, restart: bool = False) -> None:
@@ -567,9 +476,7 @@ class WasiKernel(Kernel):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._sandbox.kept(), KEPT_S)
             await self._sandbox.close(restart=restart)
-        for fork in self._forks:  # they have their own; they end with this one
-            with contextlib.suppress(ProcessLookupError):
-                fork.terminate()
+        self._forks.end()
         self._history.close()
 
 
