@@ -34,8 +34,9 @@ from hypothesis.stateful import (
 
 from wasi_kernel import pagelog, records
 from wasi_kernel.errors import PageLogError
-from wasi_kernel.pagelog import ORIGIN, Disk, PageLog
+from wasi_kernel.pagelog import PageLog
 from wasi_kernel.records import CHECKPOINT, PAGE, Checkpoint, Run
+from wasi_kernel.segments import ORIGIN, SEGMENT_MAGIC, Disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -1010,7 +1011,7 @@ def test_a_reader_leaves_what_a_kill_left(tmp_path: Path):
     stages = three(tmp_path)
     with segment(tmp_path, 1).open("ab") as f:
         f.write(bytes(PAGE) + page(7))
-    segment(tmp_path, 2).write_bytes(pagelog.SEGMENT_MAGIC)
+    segment(tmp_path, 2).write_bytes(SEGMENT_MAGIC)
     before = files(tmp_path)
     assert shown(tmp_path) == stages[3]
     assert files(tmp_path) == before

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calls",
         "forks",
         "loopthread",
+        "segments",
         "forkedkernels",
         "kernelinfo",
     ),
@@ -86,7 +87,8 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
-    "records", "pagelog", "timeline", "sessionfile", "confinement", "landlock", "seccomp",
+    "records", "segments", "pagelog", "timeline", "sessionfile", "confinement", "landlock",
+    "seccomp",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

@@ -24,9 +24,10 @@ import pytest
 
 from wasi_kernel import Limits, Policy, Sandbox
 from wasi_kernel.errors import LOSSES, UnknownCheckpointError
-from wasi_kernel.pagelog import SUFFIX, PageLog
+from wasi_kernel.pagelog import PageLog
 from wasi_kernel.policy import CheckpointLimits
 from wasi_kernel.records import PAGE, head_bytes
+from wasi_kernel.segments import SUFFIX
 from wasi_kernel.sessionfile import Base
 
 if TYPE_CHECKING:

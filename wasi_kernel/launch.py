@@ -419,7 +419,8 @@ def _fork_log(source: Path, digest: str, folder: Path) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    from wasi_kernel.pagelog import ORIGIN, SUFFIX, PageLog
+    from wasi_kernel.pagelog import PageLog
+    from wasi_kernel.segments import ORIGIN, SUFFIX
 
     for attempt in range(FORK_ATTEMPTS):
         log = PageLog(source, digest, read_only=True)

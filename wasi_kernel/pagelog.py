@@ -1,11 +1,6 @@
 """The page log: every state that a session's linear memory had, as the pages that changed.
 
-A folder of segments, files that are only ever appended to. A segment is a page of head, then
-records (records.py), each beginning at a page boundary: what it is, then its pages of data.
-
-A record's data is written first and what stands before it last, in one write: the commit. What is
-cut short at the end of a segment is no record (its checksum says so) and is cut off. A killed
-process loses nothing that it committed; nothing here waits for a disk to be safe from power cuts.
+A folder of segments, files of records that are only ever appended to (segments.py).
 
 A checkpoint is the state of its parent with its runs over it; without a parent, that of the base
 image. Checkpoints form a tree: going back and on from there begins a branch. Old segments are
@@ -18,67 +13,21 @@ and what a checkpoint is called that of its notes. Standard library only.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import plainfiles, records
+from wasi_kernel import records
 from wasi_kernel.errors import PageLogError
 from wasi_kernel.records import CHECKPOINT, HEAD, NAME, PAGE, WHOLE, Checkpoint, Run, Table
+from wasi_kernel.segments import SUFFIX, Disk, Segment, bequeath, inherited, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-SEGMENT_MAGIC = b"wasi-kernel pages 1\n"
-SUFFIX = ".pages"
-ORIGIN = "origin.json"
-"""File of a fork's folder: how much of its first segments is its own past."""
-
 SEGMENT_CHECKPOINTS = 50
-_NUMBER = re.compile(r"[0-9]{1,9}")
-MAX_IOVECS = 512  # IOV_MAX is 1024 on Linux and macOS
 PIECE_PAGES = 256
-
-
-class Disk:
-    """The writing calls of the log; tests put one there that fails, or stops in the middle."""
-
-    def write(self, fd: int, buffers: Sequence[Any], offset: int) -> None:
-        """Writes all buffers at `offset`."""
-        for k in range(0, len(buffers), MAX_IOVECS):
-            some = [memoryview(b).cast("B") for b in buffers[k : k + MAX_IOVECS]]
-            while some:
-                done = os.pwritev(fd, some, offset)
-                offset += done
-                while some and done >= len(some[0]):
-                    done -= len(some.pop(0))
-                if some and done:
-                    some[0] = some[0][done:]
-
-    def truncate(self, fd: int, size: int) -> None:
-        """Cuts a file."""
-        os.ftruncate(fd, size)
-
-    def create(self, path: Path) -> int:
-        """A new file, this user's only."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def remove(self, path: Path) -> None:
-        """Removes a file."""
-        path.unlink(missing_ok=True)
-
-
-class _Segment:
-    """One file, with the end of what is committed in it; `limit`: of what may be looked at."""
-
-    def __init__(self, number: int, path: Path, fd: int, limit: int | None = None) -> None:
-        self.number, self.path, self.fd, self.limit = number, path, fd, limit
-        self.end = PAGE
-        self.checkpoints = 0
-        self.stamp = 0  # when it was last written, as far as is known here
 
 
 class PageLog:
@@ -110,7 +59,7 @@ class PageLog:
         self._folder, self.image = folder, image
         self._disk = Disk() if disk is None else disk
         self._read_only = read_only
-        self._segments: dict[int, _Segment] = {}
+        self._segments: dict[int, Segment] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
         self._table, self._at = Table(), 0
         self._verified: set[int] = set()  # places of runs
@@ -128,20 +77,20 @@ class PageLog:
     def close(self) -> None:
         """Closes the segments; memory that is mapped from them stays."""
         for segment in self._segments.values():
-            os.close(segment.fd)
+            segment.close()
         self._segments = {}
 
     # -- reading the folder ------------------------------------------------------------------
 
     def _open(self) -> None:
-        limits = self._origin()
+        limits = inherited(self._folder)
         while not self._open_all(limits):
             self.close()
             self._checkpoints, self.names, self.damage = {}, {}, []
             self.head, self.head_notes = 0, {}
         self._sort_out()
 
-    def _open_all(self, limits: dict[str, int]) -> bool:
+    def _open_all(self, limits: dict[int, int]) -> bool:
         """Reads all segments; False: one was dropped meanwhile, so that it must be done again.
 
         Raises:
@@ -149,29 +98,27 @@ class PageLog:
         """
         others: list[PageLogError] = []
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            if not _NUMBER.fullmatch(path.stem):
+            number = number_of(path)
+            if number is None:
                 continue  # no file of ours
-            number = int(path.stem)
-            inherited = limits.get(str(number))
-            readable = inherited is not None or self._read_only
-            flags = os.O_RDONLY if readable else os.O_RDWR
+            limit = limits.get(number)
             try:
-                fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                segment = Segment.open(number, path, self._disk, limit, read_only=self._read_only)
             except FileNotFoundError:  # dropped just now, by the process that writes
                 return False
-            segment = self._segments[number] = _Segment(number, path, fd, inherited)
+            self._segments[number] = segment
             try:
-                begun = self._reads_head(segment)
+                begun = segment.is_begun(self.image)
             except PageLogError as e:
                 others.append(e)
-                os.close(self._segments.pop(number).fd)
+                self._segments.pop(number).close()
                 continue
             if begun:
                 self._scan(segment)
             else:  # killed while it was begun
-                if os.fstat(fd).st_size > PAGE:
+                if segment.size > PAGE:
                     self.damage.append(f"the head of {path.name} is damaged")
-                os.close(self._segments.pop(number).fd)
+                self._segments.pop(number).close()
                 if not self._read_only:
                     self._disk.remove(path)
         if others and not self._segments:
@@ -195,42 +142,15 @@ class PageLog:
             self.head = max((k for k in kept if k < self.head), default=0)
             self.head_notes = kept[self.head].notes if self.head else {}
 
-    def _origin(self) -> dict[str, int]:
-        try:
-            data = json.loads(plainfiles.read(self._folder / ORIGIN))
-        except FileNotFoundError:
-            return {}
-        except OSError as e:
-            raise PageLogError(ORIGIN, f"damaged: {e.strerror}") from None
-        except (ValueError, RecursionError) as e:
-            raise PageLogError(ORIGIN, f"damaged: {e}") from None
-        if not isinstance(data, dict) or not all(type(v) is int for v in data.values()):
-            raise PageLogError(ORIGIN, "damaged: it is no object of numbers")
-        return data
+    def _scan(self, segment: Segment) -> None:
+        for kind, found in segment.scan():
+            self._take(segment, kind, found)
+        if segment.is_damaged():
+            self.damage.append(f"a record is damaged in {segment.path.name} at {segment.end}")
+        if segment.limit is None and not self._read_only:
+            segment.trim()  # or it could be taken for records one day
 
-    def _reads_head(self, segment: _Segment) -> bool:
-        head = os.pread(segment.fd, PAGE, 0)
-        if len(head) < PAGE or not head.startswith(SEGMENT_MAGIC):
-            return False
-        image = head[len(SEGMENT_MAGIC) :].rstrip(b"\0").decode("ascii", "replace")
-        if image != self.image:
-            raise PageLogError(segment.path.name, f"of base image {image}, not {self.image}")
-        return True
-
-    def _scan(self, segment: _Segment) -> None:
-        size = os.fstat(segment.fd).st_size
-        size = size if segment.limit is None else min(size, segment.limit)
-        at = PAGE
-        while (found := self._record(segment, at, size)) is not None:
-            kind, checkpoint, at = found
-            self._take(segment, kind, checkpoint)
-        segment.end = at
-        if size > at and any(os.pread(segment.fd, 4, at)):
-            self.damage.append(f"a record is damaged in {segment.path.name} at {at}")
-        if size > at and segment.limit is None and not self._read_only:
-            self._disk.truncate(segment.fd, at)  # or it could be taken for records one day
-
-    def _take(self, segment: _Segment, kind: int, found: Checkpoint) -> None:
+    def _take(self, segment: Segment, kind: int, found: Checkpoint) -> None:
         self._last = max(self._last, found.id, found.parent)
         if kind in (CHECKPOINT, WHOLE):
             self._checkpoints[found.id] = found
@@ -243,19 +163,6 @@ class PageLog:
             self.names[str(found.notes.get("name"))] = found.id
         else:
             self.names.pop(str(found.notes.get("name")), None)
-
-    def _record(self, segment: _Segment, at: int, size: int) -> tuple[int, Checkpoint, int] | None:
-        """(kind, its content, where the next one begins) of the record at `at`, if one is."""
-        size_of = records.measure(os.pread(segment.fd, records.RECORD_BYTES, at))
-        if size_of is None:
-            return None
-        length, data = size_of
-        first = at + records.whole(length)
-        end = first + PAGE * data
-        if end > size:
-            return None
-        found = records.decode(os.pread(segment.fd, length, at), segment.number, first)
-        return None if found is None else (*found, end)
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -353,7 +260,7 @@ class PageLog:
             0 if they are what was written, else the checkpoint that one of them is of.
         """
         for segment in self._segments.values():
-            stamp = os.fstat(segment.fd).st_mtime_ns
+            stamp = segment.changed_ns
             if stamp != segment.stamp:
                 segment.stamp = stamp
                 self._verified.clear()
@@ -407,7 +314,7 @@ class PageLog:
             runs.append(Run(page, len(data) // PAGE, place, zlib.crc32(data)))
             place += len(data) // PAGE
         found = Checkpoint(ident, parent, pages, tuple(runs), notes, segment.number)
-        self._commit(segment, CHECKPOINT, found, [data for _, data in spans])
+        segment.commit(CHECKPOINT, found, [data for _, data in spans])
         self._take(segment, CHECKPOINT, found)
         self._verified.update(run.place for run in runs)
         if self._at == parent != ident:
@@ -426,47 +333,23 @@ class PageLog:
     def _note(self, kind: int, ident: int, notes: dict[str, Any]) -> None:
         segment = self._open_segment()
         found = Checkpoint(ident, 0, 0, (), notes, segment.number)
-        self._commit(segment, kind, found, [])
+        segment.commit(kind, found, [])
         self._take(segment, kind, found)
 
-    def _commit(self, segment: _Segment, kind: int, found: Checkpoint, data: list[Any]) -> None:
-        head = records.encode(kind, found)
-        try:
-            if data:
-                self._disk.write(segment.fd, data, segment.end + len(head))
-            self._disk.write(segment.fd, [head], segment.end)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._disk.truncate(segment.fd, segment.end)
-            raise
-        segment.end += len(head) + PAGE * found.written
-        segment.stamp = os.fstat(segment.fd).st_mtime_ns
-
-    def _open_segment(self) -> _Segment:
+    def _open_segment(self) -> Segment:
         """The segment to append to: the last one if it is our own, else a new one."""
         if self._read_only:
             raise PageLogError(self._folder.name, "it was opened to be read only")
         if self._segments:
             last = self._segments[max(self._segments)]
             if last.limit is None:
-                if os.fstat(last.fd).st_size > last.end:
-                    self._disk.truncate(last.fd, last.end)
+                last.trim()
                 return last
         return self._begin()
 
-    def _begin(self) -> _Segment:
+    def _begin(self) -> Segment:
         number = max(self._segments, default=0) + 1
-        path = self._folder / f"{number:06}{SUFFIX}"
-        fd = self._disk.create(path)
-        try:
-            head = SEGMENT_MAGIC + self.image.encode()
-            self._disk.write(fd, [head.ljust(PAGE, b"\0")], 0)
-        except BaseException:  # raised again: no half segment stays
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                self._disk.remove(path)
-            raise
-        self._segments[number] = _Segment(number, path, fd)
+        self._segments[number] = Segment.begin(number, self._folder, self.image, self._disk)
         return self._segments[number]
 
     # -- bounds ------------------------------------------------------------------------------
@@ -495,7 +378,7 @@ class PageLog:
 
     def _victims(
         self, keep: int, limit_bytes: int, is_cell: Callable[[Checkpoint], bool]
-    ) -> list[_Segment]:
+    ) -> list[Segment]:
         """The oldest segments that are to go."""
         oldest = [self._segments[number] for number in sorted(self._segments)[:-1]]
         cells, low = [], self._open_segment().number
@@ -520,7 +403,7 @@ class PageLog:
         states = [self.state(ident) for ident in {self.head, *self.names.values()}]
         return PAGE * sum(run.count for state in states for run in state)
 
-    def _drop(self, victims: list[_Segment]) -> None:
+    def _drop(self, victims: list[Segment]) -> None:
         """Drops segments, after what is needed of them has been written elsewhere.
 
         Raises:
@@ -549,7 +432,7 @@ class PageLog:
         self._prune()
         for segment in victims:
             self._disk.remove(segment.path)
-            os.close(self._segments.pop(segment.number).fd)
+            self._segments.pop(segment.number).close()
 
     def _rewrite(self, needed: list[int]) -> None:
         for ident in dict.fromkeys(needed):
@@ -606,9 +489,4 @@ class PageLog:
         Raises:
             OSError: The folder is on another file system.
         """
-        limits = {str(n): segment.end for n, segment in self._segments.items()}
-        fd = os.open(folder / ORIGIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as f:
-            json.dump(limits, f)
-        for segment in self._segments.values():
-            os.link(segment.path, folder / segment.path.name)
+        bequeath(self._segments.values(), folder)

@@ -38,8 +38,9 @@ from wasi_kernel.errors import (
     WasiKernelError,
 )
 from wasi_kernel.folders import KEEP, LOCK, OwnFolder
-from wasi_kernel.pagelog import ORIGIN, PageLog
+from wasi_kernel.pagelog import PageLog
 from wasi_kernel.policy import Policy
+from wasi_kernel.segments import ORIGIN
 from wasi_kernel.sessionfile import BASE, Base, read_manifest, unpack
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from wasi_kernel import Policy, Sandbox, caches, launch, sessions
-from wasi_kernel.pagelog import SUFFIX
+from wasi_kernel.segments import SUFFIX
 
 MAGICS = ("undo", "redo", "restore", "checkpoint", "checkpoints", "diff")
 SWEPT_S = 30.0

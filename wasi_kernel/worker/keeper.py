@@ -23,7 +23,7 @@ from wasi_kernel.errors import (
     UnknownCheckpointError,
 )
 from wasi_kernel.frames import Frame
-from wasi_kernel.pagelog import ORIGIN, SUFFIX
+from wasi_kernel.segments import ORIGIN, SUFFIX
 from wasi_kernel.sessionfile import Base
 from wasi_kernel.worker import THREAD_STACK_EXTRA, dirty, prepare
 from wasi_kernel.worker import engine as engines
