@@ -1,4 +1,4 @@
-"""Launch: what a session's workers are started with, and its private folders on the host.
+"""Launch: what a session's workers are started with, and where its private folders are.
 
 Imported on the start path: this module and what it imports are kept small.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from wasi_kernel import (
     frames,
     grants,
     installed,
+    ownfiles,
     plainfiles,
     runtimes,
     runtimestore,
@@ -124,7 +124,7 @@ class Settings:
         """
         if self.checkpoints is not None and restart and self.policy.restart_keeps_state:
             with contextlib.suppress(OSError):
-                _move_files(self.scratch.path, self.checkpoints.path)
+                ownfiles.move(self.scratch.path, self.checkpoints.path)
         elif self.checkpoints is not None:
             self.checkpoints.unkeep()
         self.scratch.release()
@@ -278,7 +278,7 @@ def settings(
         identities=granted,
     )
     if begin.folder is not None and kept is not None:
-        _move_files(kept.path, scratch.path)
+        ownfiles.move(kept.path, scratch.path)
     if policy.pip:
         given = replace(given, notices=(*notices, *_bring_installed(given)))
     given.introduce({"folder": str(work or "")})
@@ -382,113 +382,6 @@ def _cells_of(folder: Path) -> int:
     finally:
         log.close()
     return max([*known, int(base.notes.get("cell", 0))])
-
-
-def fork(given: Settings, name: str) -> str:
-    """Makes a folder for a session that begins where this one's checkpoints are now; its name.
-
-    No page is copied: both lie over the same files. The session's own files are.
-
-    Raises:
-        SessionFileError: There are no checkpoints, or the session's files are too many to copy.
-        OSError: There is no room.
-    """
-    from wasi_kernel import sessionfile
-
-    if given.checkpoints is None:
-        raise SessionFileError("here", "checkpoints are switched off (checkpoints.enabled)")
-    source = given.checkpoints.path
-    base = sessionfile.Base.load(source)
-    folder = OwnFolder(sessions_folder(given.cache))
-    try:
-        if base.own:
-            os.link(source / sessionfile.IMAGE, folder.path / sessionfile.IMAGE)
-        base.store(folder.path)
-        _fork_log(source, base.digest, folder.path)
-        installed.fork(source, folder.path)
-        _copy_files(given.scratch.path, folder.path)
-        folder.keep(f"fork {name}")
-    finally:
-        folder.release()
-    return folder.path.name
-
-
-def _fork_log(source: Path, digest: str, folder: Path) -> None:
-    """Makes `folder` a log with the past of the one in `source`, which may be dropping some of it.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    from wasi_kernel.pagelog import PageLog
-    from wasi_kernel.segments import ORIGIN, SUFFIX
-
-    for attempt in range(FORK_ATTEMPTS):
-        log = PageLog(source, digest, read_only=True)
-        try:
-            log.fork(folder)
-        except FileNotFoundError:  # a segment was dropped meanwhile
-            if attempt == FORK_ATTEMPTS - 1:
-                raise
-            for path in (folder / ORIGIN, *folder.glob(f"*{SUFFIX}")):
-                path.unlink(missing_ok=True)
-        else:
-            return
-        finally:
-            log.close()
-
-
-FORK_ATTEMPTS = 10
-
-
-def forget_fork(given: Settings, name: str) -> None:
-    """Removes the folder of a fork that did not begin."""
-    with contextlib.suppress(OSError):
-        folder = OwnFolder(sessions_folder(given.cache), name=name)
-        folder.unkeep()
-        folder.release()
-
-
-FORKED_FILES_BYTES, FORKED_FILES = 1 << 30, 100_000
-"""The most that a fork copies of a session's /tmp and home: bytes; files, links and folders."""
-
-
-def _copy_files(scratch: Path, folder: Path) -> None:
-    """Copies the session's own files into a fork's folder, and what it has used of its limits.
-
-    Its guest may change them meanwhile.
-
-    Raises:
-        SessionFileError: They are too many.
-    """
-    import shutil
-
-    with contextlib.suppress(FileNotFoundError):  # of a session whose guest has not started
-        shutil.copy2(scratch / USAGE, folder / USAGE)
-    left_bytes, left = FORKED_FILES_BYTES, FORKED_FILES
-    for name in OWN_FILES:
-        try:
-            done = trees.copy(scratch / name, folder / name, most_bytes=left_bytes, most_files=left)
-        except trees.TooLargeError as e:
-            most = f"{FORKED_FILES_BYTES >> 20} MiB in {FORKED_FILES} files"
-            why = f"its /tmp and home are too much to copy ({most} at most): {e}"
-            raise SessionFileError("here", why) from None
-        left_bytes, left = left_bytes - done[0], left - done[1]
-
-
-def _move_files(source: Path, target: Path) -> None:
-    """Moves a session's own files to where they wait, or from there to where they belong."""
-    for name in (USAGE, *OWN_FILES):
-        with contextlib.suppress(FileNotFoundError):
-            kind = stat.S_IFREG if name == USAGE else stat.S_IFDIR
-            if stat.S_IFMT((source / name).lstat().st_mode) == kind:
-                os.rename(source / name, target / name)
-
-
-OWN_FILES = ("tmp", "home")
-"""Where in the scratch folder the guest's /tmp and home are."""
-
-USAGE = "usage"
-"""Where in it the counts are of what the session has used of its limits: worker/usage.py's FILE."""
 
 
 def sessions_folder(cache: Path) -> Path:

@@ -17,7 +17,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from wasi_kernel import caches, calls, chosen, forks, launch, spawn
+from wasi_kernel import caches, calls, chosen, launch, spawn, spreading
 from wasi_kernel.errors import (
     CallError,
     GuestLost,
@@ -398,7 +398,9 @@ class Sandbox:
         with self._forking:
             if self._nursery is None:
                 self._nursery = spawn.Nursery()
-        folder = launch.fork(self._settings, "sandbox")
+        from wasi_kernel import forking
+
+        folder = forking.fork(self._settings, "sandbox")
         worker = None
         try:
             worker = self._nursery.spawn()
@@ -409,7 +411,7 @@ class Sandbox:
         except BaseException:  # raised again: neither worker nor folder is left behind
             if worker is not None:
                 worker.end()
-            launch.forget_fork(self._settings, folder)
+            forking.forget(self._settings, folder)
             raise
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -455,7 +457,7 @@ class Sandbox:
             raise ValueError(f"workers = {workers}: at least 1")
         todo = list(items)
         count = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
-        return forks.spread(self._own_fork, function, todo, count)
+        return spreading.spread(self._own_fork, function, todo, count)
 
     def _own_fork(self) -> Sandbox:
         """A fork with random numbers of its own."""

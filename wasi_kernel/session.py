@@ -309,10 +309,12 @@ class Session:
         self._losses.take_unreported()
 
     async def forked(self, name: str) -> str:
-        """The folder of a new session that begins where this one is; see `launch.fork`."""
+        """The folder of a new session that begins where this one is; see `forking.fork`."""
         self.fork_wanted = None
         await self.kept()
-        return await asyncio.to_thread(launch.fork, self._settings, name)
+        from wasi_kernel import forking  # few sessions are
+
+        return await asyncio.to_thread(forking.fork, self._settings, name)
 
     async def kept(self) -> None:
         """Waits until the last request's checkpoint is written, or cannot be."""
