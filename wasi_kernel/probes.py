@@ -42,7 +42,7 @@ import importlib.util as _util, json as _json, sys as _sys
 def _there(name):
     try:
         __import__(name)
-    except Exception:
+    except Exception:  # whatever a build's module raises, it cannot be used
         return False
     return True
 _ = _json.dumps({

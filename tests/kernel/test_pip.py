@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PYPI = "https://pypi.org/simple"
-
 
 @pytest.fixture(scope="module")
 def options(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -166,7 +164,7 @@ def test_it_ends_with_its_kernel(waiting):
 def test_a_package_of_pypi(start_kernel, shelf, tmp_path: Path, options):
     del shelf
     (tmp_path / "config").mkdir()
-    env = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "UV_DEFAULT_INDEX": PYPI}
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}  # no settings: uv asks PyPI
     kernel = start_kernel(options=options, env=env)
     answer = kernel.run("%pip install 'rich>=13'\nimport rich.text\nlen(rich.text.Text('four'))")
     assert answer.result == "4"

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_core.paths import jupyter_runtime_dir
+from waiting import eventually
 
 from wasi_kernel import Sandbox, caches, launch, sessionfile
 from wasi_kernel.caches import Cache
@@ -38,15 +38,6 @@ STATE = (
     "log = open('/tmp/log.txt', 'w')"
 )
 NEXT = "next(squares), random.random(), np.random.rand(), frame.a.sum()"
-
-
-def eventually(found: Callable[[], Any]) -> Any:
-    """What `found` gives as soon as it is something; fails after TIMEOUT_S."""
-    end = time.monotonic() + TIMEOUT_S
-    while not (value := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-    return value
 
 
 def session_of(connection_file: str) -> Path | None:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fulldisk import files_of_at_most
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -145,17 +146,6 @@ def make(
     yield new
     for session in made:
         session.checkpoints.close()
-
-
-@contextlib.contextmanager
-def no_room(size: int = 1) -> Iterator[None]:
-    """Files cannot grow beyond `size`: the disk is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # -- there and back ------------------------------------------------------------------------------
@@ -371,7 +361,7 @@ def test_a_commit_that_failed_is_made_up_for_by_the_next(make: Callable):
             session.probe.call("grow", 1)
         size = session.log.size
         for room in (1, size, size + 1, size + PAGE, size + 2 * PAGE):
-            with no_room(room), pytest.raises(OSError, match="large"):
+            with files_of_at_most(room), pytest.raises(OSError, match="large"):
                 session.checkpoints.commit(session.memory, CELL)
             assert session.log.head == max(session.states)
             session.scribble(rng, times=1)
@@ -394,7 +384,7 @@ def test_what_a_page_has_after_a_commit_that_failed(make: Callable, before: str,
     was = session.memory.read(at, 50)
     session.probe.call("fill", at, 2, 50)
     for _ in range(3):
-        with no_room(), pytest.raises(OSError, match="large"):
+        with files_of_at_most(1), pytest.raises(OSError, match="large"):
             session.checkpoints.commit(session.memory, CELL)
     if back:
         session.memory.write(at, was)
@@ -412,7 +402,7 @@ def test_zeros_that_were_freed_in_a_commit_that_failed(make: Callable):
     session.probe.call("fill", start, 1, 10 * WASM_PAGE)
     session.probe.call("fill", start, 0, 10 * WASM_PAGE)
     session.probe.call("fill", start + 12 * WASM_PAGE, 5, 100)
-    with no_room(), pytest.raises(OSError, match="large"):
+    with files_of_at_most(1), pytest.raises(OSError, match="large"):
         session.checkpoints.commit(session.memory, CELL)
     session.probe.call("fill", start + 3 * WASM_PAGE, 4, 100)
     session.commit()
@@ -423,7 +413,7 @@ def test_a_full_disk_while_memory_is_put_together(make: Callable, few_pieces: in
     session = make(pages=32)
     for k in range(12):
         session.probe.call("stride", (k % 6) * PAGE, 6 * PAGE, k + 1)
-        with no_room(), pytest.raises(OSError, match="large"):
+        with files_of_at_most(1), pytest.raises(OSError, match="large"):
             session.checkpoints.commit(session.memory, CELL)
         session.commit()
         assert session.show(session.log.head) == session.all()
@@ -522,7 +512,7 @@ def test_a_full_disk_while_old_states_are_dropped_loses_nothing(
         session.scribble(rng, times=3)
         session.commit()
         try:
-            with no_room(PAGE + 100):
+            with files_of_at_most(PAGE + 100):
                 session.checkpoints.tidy(session.memory)
         except OSError:
             failures += 1

@@ -268,15 +268,6 @@ def test_a_name_that_is_not_in_memory_is_the_natives_to_refuse(
 # -- the real one --------------------------------------------------------------------------------
 
 
-def open_file(probe: Any, name: bytes) -> int:
-    """The descriptor of a file below the first preopen, for reading."""
-    probe.memory.write(512, name)
-    rights = 1 << 1 | 1 << 2 | 1 << 5  # fd_read, fd_seek, fd_tell
-    errno = probe.call("path_open", DIRECTORY, 0, 512, len(name), 0, rights, 0, 0, 768)
-    assert errno == 0
-    return probe.u32(768)
-
-
 def test_a_read_of_more_than_64_mib_is_short_and_right(
     open_guest: Callable, wat: Callable, tmp_path: Path
 ):
@@ -287,7 +278,7 @@ def test_a_read_of_more_than_64_mib_is_short_and_right(
             f.seek(at)
             f.write(mark)
     probe = open_guest(wat(pages=CUT_BYTES // WASM_PAGE + 200), preopens=[(tmp_path, "/d", False)])
-    fd, at = open_file(probe, b"big"), 1 << 20
+    fd, at = probe.open_file(b"big"), 1 << 20
     vectors = probe.iovecs((at, size))
     assert probe.call("fd_read", fd, *vectors, probe.OUT) == 0
     assert probe.u32(probe.OUT) == CUT_BYTES
@@ -309,7 +300,7 @@ def test_a_very_large_buffer_after_an_empty_one_is_cut_too(
         f.truncate(size)
     probe = open_guest(wat(pages=size // WASM_PAGE + 100), preopens=[(tmp_path, "/d", False)])
     vectors = probe.iovecs((1 << 20, 0), (1 << 20, size))
-    assert probe.call("fd_read", open_file(probe, b"big"), *vectors, probe.OUT) == 0
+    assert probe.call("fd_read", probe.open_file(b"big"), *vectors, probe.OUT) == 0
     assert 0 < probe.u32(probe.OUT) <= size
 
 

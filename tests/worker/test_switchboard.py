@@ -203,21 +203,12 @@ def test_signatures(engine: Engine):
 # -- the real one --------------------------------------------------------------------------------
 
 
-def open_file(probe: Any, name: bytes) -> int:
-    """The descriptor of a file below the first preopen, for reading."""
-    probe.memory.write(512, name)
-    rights = 1 << 1 | 1 << 2 | 1 << 5  # fd_read, fd_seek, fd_tell
-    errno = probe.call("path_open", DIRECTORY, 0, 512, len(name), 0, rights, 0, 0, 768)
-    assert errno == 0
-    return probe.u32(768)
-
-
 def test_files_are_read_natively_and_folders_granted_to_read_cannot_be_written(
     open_guest: Callable, tmp_path: Path
 ):
     (tmp_path / "file").write_text("content")
     probe = open_guest(preopens=[(tmp_path, "/d", False)])
-    assert probe.read(open_file(probe, b"file"), 100) == (0, b"content")
+    assert probe.read(probe.open_file(b"file"), 100) == (0, b"content")
     probe.memory.write(512, b"new")
     rights, create = 1 << 6, 1  # fd_write, oflags.creat
     assert probe.call("path_open", DIRECTORY, 0, 512, 3, create, rights, 0, 0, 768) == EPERM
