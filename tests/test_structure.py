@@ -71,10 +71,10 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine", "natives", "preopens", "confine"),
+    ("memory", "link", "engine", "natives", "preopens", "confine", "capture"),
     ("looks",),
     ("door", "interrupts", "images", "travel"),
-    ("usage",),
+    ("usage", "progress"),
     ("counting",),
     ("switchboard",),
     ("guest", "dirty"),

@@ -895,7 +895,7 @@ from wasi_kernel.policy import Limits
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest
-from wasi_kernel.worker.prepare import Capture
+from wasi_kernel.worker.capture import Capture
 
 cache, engine, capture = Cache(Path(sys.argv[1])), engines.make_engine(1 << 20), Capture()
 door = Door(capture, output_bytes=1 << 20, message_bytes=1 << 20)

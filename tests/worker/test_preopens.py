@@ -1,4 +1,4 @@
-"""Shows that a guest gets the very folder that was meant, or an empty one."""
+"""Shows that a guest gets the very folders that were meant, or empty ones, in one order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wasi_kernel.worker.preopens import Preopen, opened
+from wasi_kernel import environments
+from wasi_kernel.policy import HOME, TMP, WORK, Grant, Policy
+from wasi_kernel.runtimes import Runtime
+from wasi_kernel.worker.preopens import Preopen, for_policy, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,3 +98,37 @@ def test_one_without_an_identity_is_what_is_there(tmp_path: Path):
     own = Preopen(str(tmp_path), "/tmp", writable=True)  # noqa: S108 - a guest path
     with opened([own]) as (found, missing):
         assert (found, missing) == ([(str(tmp_path), own)], ())
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+def test_the_guests_folders_and_their_order(tmp_path: Path):
+    """Images depend on the order: the descriptors of these folders are in memory."""
+    build = Runtime("r", tmp_path, ((tmp_path / "lib", "/usr/local/lib"),))
+    granted = (Grant("/h1", "/data", writable=True), Grant("/h2", "/more/data"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = for_policy(build, tmp_path / "b", Policy(grants=granted), "/notebooks", scratch)
+    assert [(p.guest_path, p.host_path, p.writable) for p in found] == [
+        ("/usr/local/lib", str(tmp_path / "lib"), False),
+        (environments.BUNDLE, str(tmp_path / "b"), False),
+        (TMP, str(scratch / "tmp"), True),
+        (HOME, str(scratch / "home"), True),
+        (WORK, "/notebooks", False),
+        ("/data", "/h1", True),
+        ("/more/data", "/h2", False),
+        ("/", str(scratch / "root"), False),
+    ]
+    for name in ("tmp", "home"):
+        assert (scratch / name).stat().st_mode & 0o777 == 0o700
+    for p in found:
+        assert (scratch / "root" / p.guest_path[1:]).is_dir()
+    assert [p for p in (scratch / "root").rglob("*") if not p.is_dir()] == []
+
+
+def test_without_a_working_folder_work_is_empty_and_read_only(tmp_path: Path):
+    found = for_policy(Runtime("r", tmp_path, ()), tmp_path, Policy(), None, tmp_path)
+    (work,) = (p for p in found if p.guest_path == WORK)
+    assert not work.writable
+    assert os.listdir(work.host_path) == []

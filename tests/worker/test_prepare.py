@@ -21,10 +21,10 @@ from wasi_kernel import environments, frames
 from wasi_kernel.caches import Cache
 from wasi_kernel.errors import InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, MIB, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.policy import MIB, Grant, Limits, Policy
 from wasi_kernel.runtimes import Runtime
 from wasi_kernel.worker import prepare
-from wasi_kernel.worker.prepare import Capture, Preparation
+from wasi_kernel.worker.prepare import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -470,55 +470,3 @@ def test_a_runtime_whose_files_are_gone_has_no_plan(own: Cache, runtime: Callabl
     assert prepare.find_plan(own, whole, POLICY) == plan
     needed.unlink()
     assert prepare.find_plan(own, whole, POLICY) is None
-
-
-# -- folders -------------------------------------------------------------------------------------
-
-
-def test_the_guests_folders_and_their_order(tmp_path: Path):
-    """Images depend on the order: the descriptors of these folders are in memory."""
-    build = Runtime("r", tmp_path, ((tmp_path / "lib", "/usr/local/lib"),))
-    granted = (Grant("/h1", "/data", writable=True), Grant("/h2", "/more/data"))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    found = prepare.preopens(build, tmp_path / "b", Policy(grants=granted), "/notebooks", scratch)
-    assert [(p.guest_path, p.host_path, p.writable) for p in found] == [
-        ("/usr/local/lib", str(tmp_path / "lib"), False),
-        (environments.BUNDLE, str(tmp_path / "b"), False),
-        (TMP, str(scratch / "tmp"), True),
-        (HOME, str(scratch / "home"), True),
-        (WORK, "/notebooks", False),
-        ("/data", "/h1", True),
-        ("/more/data", "/h2", False),
-        ("/", str(scratch / "root"), False),
-    ]
-    for name in ("tmp", "home"):
-        assert (scratch / name).stat().st_mode & 0o777 == 0o700
-    for p in found:
-        assert (scratch / "root" / p.guest_path[1:]).is_dir()
-    assert [p for p in (scratch / "root").rglob("*") if not p.is_dir()] == []
-
-
-def test_without_a_working_folder_work_is_empty_and_read_only(tmp_path: Path):
-    found = prepare.preopens(Runtime("r", tmp_path, ()), tmp_path, Policy(), None, tmp_path)
-    (work,) = (p for p in found if p.guest_path == WORK)
-    assert not work.writable
-    import os
-
-    assert os.listdir(work.host_path) == []
-
-
-# -- capture -------------------------------------------------------------------------------------
-
-
-def test_a_capture_keeps_what_is_said():
-    capture = Capture()
-    assert (capture.text(), capture.reply()) == ("", {})
-    for frame in (
-        Frame("stream", {"name": "stdout", "text": "a"}), Frame("boot_reply", {"n": 1}),
-        Frame("stream", {"name": "stderr", "text": "b"}), Frame("boot_reply", {"n": 2}),
-    ):  # fmt: skip
-        capture.send(frames.encode(frame))
-    assert (capture.text(), capture.reply()) == ("ab", {"n": 2})
-    assert capture.receive() is capture.receive(interruptible=True) is None
-    assert capture.wait(0)

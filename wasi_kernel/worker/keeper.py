@@ -27,10 +27,12 @@ from wasi_kernel.segments import ORIGIN, SUFFIX
 from wasi_kernel.sessionfile import Base
 from wasi_kernel.worker import THREAD_STACK_EXTRA, dirty, prepare
 from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker.capture import Capture
 from wasi_kernel.worker.checkpoints import Checkpoints
 from wasi_kernel.worker.confine import Reach
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
+from wasi_kernel.worker.preopens import for_policy
 from wasi_kernel.worker.switchboard import is_wired, wiring
 from wasi_kernel.worker.travel import Travel
 from wasi_kernel.worker.usage import FILE as USAGE_FILE
@@ -101,9 +103,7 @@ class Parts:
             dirty.pagemap()
             own_files()
         preopens = tuple(
-            prepare.preopens(
-                runtime, plan.bundle, policy, work, scratch, packages, installed, identities
-            )
+            for_policy(runtime, plan.bundle, policy, work, scratch, packages, installed, identities)
         )
         made_of = {
             "python": plan.python, "runtime": plan.runtime, "agent": plan.bundle.name,
@@ -397,7 +397,7 @@ class Keeper:
             checkpoints.show(memory, ident)
 
         def look() -> None:
-            capture = prepare.Capture()
+            capture = Capture()
             limits = self._parts.policy.limits
             door = Door(
                 capture, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes

@@ -13,10 +13,17 @@ import contextlib
 import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wasi_kernel.environments import BUNDLE
+from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from wasi_kernel.policy import Policy
+    from wasi_kernel.runtimes import Runtime
 
 _DESCRIPTORS = "/proc/self/fd"
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
@@ -88,3 +95,38 @@ def _path(each: Preopen, stack: contextlib.ExitStack) -> str | None:
     by_number = f"{_DESCRIPTORS}/{fd}"
     # Without /proc (macOS) it is opened by its path once more, right after it was compared.
     return by_number if os.path.isdir(by_number) else each.host_path
+
+
+def for_policy(
+    runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
+    packages: Path | None = None, installed: Path | None = None,
+    identities: Mapping[str, Sequence[int]] | None = None,
+) -> list[Preopen]:  # fmt: skip
+    """The guest's folders in the order that images depend on.
+
+    `identities`: (device, inode) of the granted folders, by host path, where they are known.
+    """
+    known = identities or {}
+    empty = scratch / "empty"
+    found = [Preopen(str(host), guest, writable=False) for host, guest in runtime.folders]
+    found.append(Preopen(str(bundle), BUNDLE, writable=False))
+    if packages is not None:
+        found.append(Preopen(str(packages), PACKAGES, writable=False))
+    if policy.pip:
+        found.append(Preopen(str(installed or empty), INSTALLED, writable=False))
+    for name, guest in (("tmp", TMP), ("home", HOME)):
+        found.append(Preopen(str(scratch / name), guest, writable=True))
+    own = policy.work_grant or Grant(work or str(empty), WORK)
+    given = (own, *policy.other_grants)
+    for g in given:
+        of = known.get(g.host_path)
+        identity = None if of is None else (int(of[0]), int(of[1]))
+        found.append(Preopen(g.host_path, g.guest_path, g.writable, identity, str(empty)))
+    empty.mkdir(mode=0o700, exist_ok=True)
+    for p in found:
+        if p.host_path.startswith(str(scratch)):
+            Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
+    root = scratch / "root"  # so that the guest can list where it is: a tree of empty folders
+    for p in found:
+        (root / p.guest_path.lstrip("/")).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [*found, Preopen(str(root), "/", writable=False)]

@@ -13,36 +13,35 @@ import json
 import re
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmtime import WasmtimeError
 
-from wasi_kernel import caches, environments, frames, runtimes
+from wasi_kernel import caches, environments, runtimes
 from wasi_kernel.errors import GuestLost, InstallationError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant, Limits, Policy
+from wasi_kernel.policy import HOME, PACKAGES, TMP, Limits, Policy
 from wasi_kernel.worker import engine as engines
+from wasi_kernel.worker.capture import Capture
 from wasi_kernel.worker.confine import Reach
 from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import Guest, is_reactor
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
-from wasi_kernel.worker.preopens import Preopen
+from wasi_kernel.worker.preopens import Preopen, for_policy
+from wasi_kernel.worker.progress import report_while
 from wasi_kernel.worker.switchboard import is_wired, wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from wasmtime import Engine, Module
 
     from wasi_kernel.caches import Cache
     from wasi_kernel.runtimes import Runtime
-
-    Progress = Callable[[str, float | None, float | None], None]
-    """(what is being done, fraction done or None, seconds left or None)"""
+    from wasi_kernel.worker.progress import Progress
 
 ENV = {
     "HOME": HOME,
@@ -109,72 +108,6 @@ class Plan:
     image: Path | None
     python: str
     runtime: str
-
-
-class Capture:
-    """A link without a kernel: keeps what the guest sends."""
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self.interrupted = False
-
-    def send(self, data: bytes) -> None:
-        """Keeps one frame."""
-        self.frames.append(frames.decode(data))
-
-    def receive(self, *, interruptible: bool = False) -> Frame | None:
-        """Nothing ever comes."""
-        del interruptible
-        return None
-
-    def wait(self, duration_s: float) -> bool:
-        """Waits that long."""
-        time.sleep(duration_s)
-        return True
-
-    def text(self) -> str:
-        """All text that was printed."""
-        return "".join(f.content["text"] for f in self.frames if f.type == "stream")
-
-    def reply(self) -> dict[str, Any]:
-        """The content of the last reply, empty if there was none."""
-        replies = [f.content for f in self.frames if f.type.endswith("_reply")]
-        return replies[-1] if replies else {}
-
-
-def preopens(
-    runtime: Runtime, bundle: Path, policy: Policy, work: str | None, scratch: Path,
-    packages: Path | None = None, installed: Path | None = None,
-    identities: Mapping[str, Sequence[int]] | None = None,
-) -> list[Preopen]:  # fmt: skip
-    """The guest's folders in the order that images depend on.
-
-    `identities`: (device, inode) of the granted folders, by host path, where they are known.
-    """
-    known = identities or {}
-    empty = scratch / "empty"
-    found = [Preopen(str(host), guest, writable=False) for host, guest in runtime.folders]
-    found.append(Preopen(str(bundle), environments.BUNDLE, writable=False))
-    if packages is not None:
-        found.append(Preopen(str(packages), PACKAGES, writable=False))
-    if policy.pip:
-        found.append(Preopen(str(installed or empty), INSTALLED, writable=False))
-    for name, guest in (("tmp", TMP), ("home", HOME)):
-        found.append(Preopen(str(scratch / name), guest, writable=True))
-    own = policy.work_grant or Grant(work or str(empty), WORK)
-    given = (own, *policy.other_grants)
-    for g in given:
-        of = known.get(g.host_path)
-        identity = None if of is None else (int(of[0]), int(of[1]))
-        found.append(Preopen(g.host_path, g.guest_path, g.writable, identity, str(empty)))
-    empty.mkdir(mode=0o700, exist_ok=True)
-    for p in found:
-        if p.host_path.startswith(str(scratch)):
-            Path(p.host_path).mkdir(mode=0o700, exist_ok=True)
-    root = scratch / "root"  # so that the guest can list where it is: a tree of empty folders
-    for p in found:
-        (root / p.guest_path.lstrip("/")).mkdir(mode=0o700, parents=True, exist_ok=True)
-    return [*found, Preopen(str(root), "/", writable=False)]
 
 
 def _mark(packages: Path) -> Path:
@@ -366,7 +299,7 @@ class Preparation:
         module = engines.load(self._engine, self._cache, path)
         if module is None:
             total_s = engines.compile_cpu_s(wasm.stat().st_size)
-            with _clock_progress(self._progress, "compiling the runtime (once)", total_s):
+            with report_while(self._progress, "compiling the runtime (once)", total_s):
                 engines.compile_file(self._engine, self._cache, wasm, path)
             module = engines.load(self._engine, self._cache, path)
         if module is None:
@@ -452,7 +385,7 @@ class Preparation:
             return path
         self._progress("starting Python once, for the base image", None, None)
         policy = _without_hosts(self._policy, self._scratch)
-        folders = preopens(self._runtime, bundle, policy, None, self._scratch, self._packages)
+        folders = for_policy(self._runtime, bundle, policy, None, self._scratch, self._packages)
         self._cache.store(path, lambda new: self._boot(module, folders, new))
         return path
 
@@ -523,30 +456,3 @@ def _interrupts(guest: Guest, capture: Capture, notes: dict[str, Any]) -> bool:
 
 TURN = 'assert __import__("wasi_agent.agent").agent.turn()'
 """What every turn of a reactor runs: no name is bound, nothing is echoed."""
-
-
-class _clock_progress:  # noqa: N801 - a context manager, used like a function
-    """Reports progress while its body runs, from the CPU time this process spends."""
-
-    def __init__(self, progress: Progress, what: str, total_cpu_s: float) -> None:
-        self._progress, self._what, self._total = progress, what, total_cpu_s
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._report, daemon=True)
-
-    def __enter__(self) -> None:
-        self._cpu, self._wall = time.process_time(), time.monotonic()
-        self._progress(self._what, 0.0, self._total / engines.cores())
-        self._thread.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _report(self) -> None:
-        while not self._done.wait(0.5):
-            spent = time.process_time() - self._cpu
-            wall = time.monotonic() - self._wall
-            fraction = min(spent / self._total, 0.99)
-            rate = spent / wall if wall > 0 and spent > 0 else engines.cores()
-            left = (self._total - spent) / rate
-            self._progress(self._what, fraction, left if left > 0 else None)
