@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 from typing import TYPE_CHECKING
@@ -178,7 +177,7 @@ def test_one_that_is_under_way_when_the_reply_comes_does_not_hit_the_next_cell()
         session = box._session
 
         def shown(frame: Frame) -> None:
-            requests, lying = session._worker.requests, b""
+            requests, lying = session._link.worker.requests, b""
             while b"resting" not in lying:  # the reply lies before it
                 if not select.select([requests], [], [], 0.5)[0]:
                     break  # all of it came with this output
@@ -187,6 +186,6 @@ def test_one_that_is_under_way_when_the_reply_comes_does_not_hit_the_next_cell()
 
         content = {"code": linger, "execution_count": 1}
         sent = session.request("execute_request", content, on_output=shown)
-        reply = asyncio.run_coroutine_threadsafe(sent, box._loop).result(60)
+        reply = box._loop.run(sent)
         assert reply.content["status"] == "ok"
         assert box.run("6 * 7").text == "42"
