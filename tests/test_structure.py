@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy", "kernelspecs", "wheels"),
     ("runtimes", "environments", "grants", "timeline", "sessionfile", "frontend", "confinement"),
     ("chosen", "resolution", "publisher"),
-    ("launch", "timelimits", "pip", "upkeep", "link"),
+    ("launch", "timelimits", "idling", "pip", "upkeep", "link"),
     ("questions", "forking"),
     ("session", "sessions", "connection", "packages"),
     ("sandbox", "kernel", "installing"),

@@ -79,6 +79,9 @@ TYPES = (
     # what the worker sees of its guest from outside, asked for by the guest
     "look_request",
     "look_reply",
+    # a turn for tasks that cells have left running
+    "idle_request",
+    "idle_reply",
 )
 """Every frame type, in wire order. Append only: the index is the wire form."""
 

@@ -227,6 +227,9 @@ class WasiKernel(Kernel):
                 await self._show_status(parent)
             if (loss := self.sandbox.take_unreported()) is not None:
                 self._publisher.note(f"between cells: {loss.explanation}", parent)
+            self.sandbox.idling.on_output = self._shower(
+                count, silent=False, store_history=False, allow_stdin=False
+            )
         try:
             frame = await self.sandbox.request(
                 "execute_request", content, metadata=_header(parent),

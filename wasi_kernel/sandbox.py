@@ -53,7 +53,7 @@ class Sandbox:
         policy: What the guest may reach; the default grants no host folder.
         work: A host folder to show, read-only, as `/work`.
         on_output: Called with each output as it happens (see `Result.outputs`), on a thread of
-            the sandbox's own.
+            the sandbox's own; also with those of tasks that a run has left running.
         on_status: Called with a text while the sandbox is being prepared (the first time only).
         resume: A session file to go on from, with all its variables; see `save`.
 
@@ -167,6 +167,7 @@ class Sandbox:
     ) -> Result:
         result = Result(execution_count=count)
         on_output = self._shower(result, ask)
+        self._session.idling.on_output = self._shower(Result(execution_count=count), None)
         content = {
             "code": code, "silent": False, "store_history": True, "execution_count": count,
             "allow_stdin": ask is not None, "user_expressions": {},

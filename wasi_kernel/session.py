@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import frames, launch
+from wasi_kernel import frames, idling, launch
 from wasi_kernel.errors import (
     AgentMissingError,
     GuestLost,
@@ -25,6 +25,7 @@ from wasi_kernel.errors import (
     WasiKernelError,
 )
 from wasi_kernel.frames import Frame
+from wasi_kernel.idling import Idling
 from wasi_kernel.ladder import Ladder
 from wasi_kernel.link import Link
 from wasi_kernel.losses import Losses
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     OnOutput = Callable[[Frame], None]
 
-CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close")
+CHANGING = ("execute_request", "comm_open", "comm_msg", "comm_close", idling.KIND)
 """Requests that change variables, after which a checkpoint is written."""
 
 STATES: dict[str, frozenset[str]] = {
@@ -56,6 +57,7 @@ STATES: dict[str, frozenset[str]] = {
 
 @dataclass
 class _Request:
+    kind: str
     number: int
     on_output: OnOutput
     reply: asyncio.Future[Frame]
@@ -77,6 +79,7 @@ class Session:
         problem: What has gone wrong with the checkpoints; empty if nothing.
         closed_files: Files that were open in the state that the session began with.
         questions: Answers what the guest asks.
+        idling: Gives the guest turns for what its cells have left running.
         fork_wanted: The name of a fork that a cell has asked for, or None.
         passed: Which limit of time the last request has passed, also if it caught the interrupt.
     """
@@ -109,6 +112,12 @@ class Session:
             python=lambda: str(self.facts.get("version", "")),
             send=self._send,
             show=self._received,
+        )
+        self.idling = Idling(
+            settings.policy.limits,
+            cpu_s=self._cpu_s,
+            request=self.request,
+            free=lambda: self._state == "ready" and not self._turn.locked(),
         )
         self.problem = ""
         self.closed_files: tuple[str, ...] = ()
@@ -256,7 +265,7 @@ class Session:
                 data = frames.encode(frame)
             except frames.FrameError as e:
                 raise ProtocolError(f"this cannot be sent to the sandbox: {e}") from None
-            current = self._current = _Request(self._number, on_output, future)
+            current = self._current = _Request(kind, self._number, on_output, future)
             current.cell = content.get("execution_count", 0) if kind == "execute_request" else 0
             current.changes = kind in CHANGING
             current.watch = Watch(
@@ -271,6 +280,7 @@ class Session:
                 self._current = None
                 current.watch.cancel()
                 self.passed = current.watch.passed
+            self.idling.heard(kind, frame.request, reply.content)
             if current.failure is not None:
                 raise current.failure
             return reply
@@ -282,7 +292,11 @@ class Session:
             if not wait.done():
                 wait.set_result(None)
         current = self._current
-        if current is None or self._state != "ready":
+        if self._state != "ready":
+            return
+        if current is None or current.kind == idling.KIND:
+            self.idling.cancel("interrupted")
+        if current is None:
             return
         if (why := current.ladder.climb(time.monotonic())) is not None:
             self.stop(GuestLost("KeyboardInterrupt", why))
@@ -318,10 +332,14 @@ class Session:
 
     async def kept(self) -> None:
         """Waits until the last request's checkpoint is written, or cannot be."""
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: self._losses.all_kept or self.problem or self._state == "closed"
-            )
+        self.idling.hold(1)
+        try:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: self._losses.all_kept or self.problem or self._state == "closed"
+                )
+        finally:
+            self.idling.hold(-1)
 
     async def close(self, *, restart: bool = False) -> None:
         """Ends the guest and removes the session's private folders.
@@ -333,6 +351,7 @@ class Session:
         if self._state == "closed":
             return
         self._become("closed")
+        self.idling.close()
         self._link.silence()
         self._link.worker.end()
         self._fail(GuestLost("WorkerKilled", "the session was closed"))
@@ -372,6 +391,9 @@ class Session:
             return
         self._link = self._linked(worker)
         self._listen()
+
+    def _cpu_s(self) -> float:
+        return self._link.worker.cpu_s()
 
     def _linked(self, worker: Worker) -> Link:
         return Link(worker, self._received, self._ended, self._failed)
@@ -508,6 +530,7 @@ class Session:
                 self._break(InstallationError(why))
                 return
             clean = clean or self._starts.anew
+        self.idling.lost()
         current = self._current
         self._losses.happened(loss if current is None else current.loss or loss)
         self._unanswered += loss.ename == "GuestDesynchronized"

@@ -261,7 +261,8 @@ class DoorMachine(RuleBasedStateMachine):
         self.door.begin(frame)
         self.request, self.answer, self.answered = 7, doors.ANSWERS[kind], False
         self.inbound, self.awaited, self.given_up = frames.encode(frame), "", False
-        self.sent, self.noticed = 0, False
+        if kind != "idle_request":  # it goes on using up what the cell before may show
+            self.sent, self.noticed = 0, False
 
     @precondition(lambda self: self.request)
     @live

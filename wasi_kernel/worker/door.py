@@ -178,7 +178,8 @@ class Door:
         self._inbound = frames.encode(frame)
         self.request, self.answered = frame.request, False
         self._answer = ANSWERS[frame.type]
-        self._sent, self._errors, self._largest, self._noticed = 0, 0, 0, False
+        if frame.type != "idle_request":  # what is shown then belongs to the cell before
+            self._sent, self._errors, self._largest, self._noticed = 0, 0, 0, False
         self._awaited, self._given_up = "", False
         self._raw = frame.content.get("raw")
 

@@ -50,7 +50,8 @@ COMM_IDLE_S = 0.2
 PROBE = {"code": "None", "silent": True, "store_history": False, "execution_count": 0}
 """A cell that any guest answers; one that does not has taken up a state that is of no use."""
 
-COMMS = ("comm_open", "comm_msg", "comm_close")
+BETWEEN = ("comm_open", "comm_msg", "comm_close", "idle_request")
+"""Requests between cells that change variables; many come in a row."""
 
 
 class ControlPort(Protocol):
@@ -345,7 +346,7 @@ class Server:
             self._commit(frame)
             if self._held is not None:
                 self._finish(frame, self._held)
-        elif frame.type in COMMS:
+        elif frame.type in BETWEEN:
             self._widgets = frame
 
     def _run(self, frame: Frame) -> int:
@@ -478,6 +479,7 @@ class Server:
             )  # fmt: skip
         if closed:
             self._say(f"no longer open: {', '.join(closed)}", frame.request)
+        held.content["due"] = 0.0  # the target's tasks: the next idle turn says when
         self._link.send_frame(held)
 
     def _rewind(self, request: int) -> list[str]:

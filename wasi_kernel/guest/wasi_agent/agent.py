@@ -209,7 +209,26 @@ class Agent:
         reply["payload"] = shell.payloads.read_payload()
         shell.payloads.clear_payload()
         self.busy = False
-        self.door.reply("execute_reply", reply)
+        self.door.reply("execute_reply", reply | self._due())
+
+    def _due(self) -> dict[str, float]:
+        """For a reply: when something that cells have left running is due; empty if nothing is."""
+        due_s = self.loop.due_s()
+        return {} if due_s is None else {"due": due_s}
+
+    def idle(self, content: dict[str, Any]) -> None:
+        """idle_request: what cells have left running goes on, or is cancelled."""
+        reply: dict[str, Any] = {"status": "ok"}
+        try:
+            if content["cancel"]:
+                reply["cancelled"] = self.loop.cancel_all()
+            self.loop.idle(content["slice_s"])
+        except KeyboardInterrupt:
+            reply["interrupted"] = True
+        except BaseException:  # noqa: BLE001 - a SystemExit of a task: the loop has passed it on
+            self.shell.showtraceback()
+        self.busy = False
+        self.door.reply("idle_reply", reply | self._due())
 
     def run(
         self, code: str, *, store_history: bool, silent: bool, cell_id: str | None = None
@@ -360,7 +379,9 @@ class Agent:
         elif frame.type in ("comm_open", "comm_msg", "comm_close"):
             self.shell.kernel.parent = {"header": content.pop("parent", {})}
             comms.handle(self.comms, frame)
-            self.door.reply("comm_reply", {"status": "ok"})
+            self.door.reply("comm_reply", {"status": "ok", **self._due()})
+        elif frame.type == "idle_request":
+            self.idle(content)
         else:
             raise ValueError(f"no request: {frame.type}")
 

@@ -10,13 +10,30 @@ import asyncio
 import asyncio.base_events
 import contextlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
 
 
 class _Sleeper:
-    """What BaseEventLoop expects of its selector: `select` waits, nothing is ever ready."""
+    """What BaseEventLoop expects of its selector: `select` waits, nothing is ever ready.
+
+    Attributes:
+        until: In an idle turn, when it ends (monotonic seconds): then it does not wait, but stops
+            the loop.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self.until: float | None = None
 
     def select(self, timeout: float | None) -> list[Any]:
+        if self.until is not None:
+            if timeout is None or timeout > 0 or time.monotonic() >= self.until:
+                self._stop()
+            return []
         if timeout is None:
             raise RuntimeError(
                 "deadlock: every task waits for something that can never happen here "
@@ -30,9 +47,12 @@ class _Sleeper:
 class GuestEventLoop(asyncio.base_events.BaseEventLoop):
     """Runs coroutines, timers and callbacks; has no transports."""
 
+    _ready: deque[asyncio.Handle]  # BaseEventLoop's own
+    _scheduled: list[asyncio.TimerHandle]
+
     def __init__(self) -> None:
         super().__init__()
-        self._selector = _Sleeper()
+        self._selector = _Sleeper(self.stop)
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are no events."""
@@ -55,6 +75,31 @@ class GuestEventLoop(asyncio.base_events.BaseEventLoop):
             if asyncio.current_task(self) is not None:  # 3.12 raises where there is none
                 leave(self, None)
         asyncio._set_running_loop(None)  # noqa: SLF001 - the same
+
+    def due_s(self) -> float | None:
+        """Seconds until something is to be run; None if nothing is. None of it runs by itself."""
+        if self._ready:
+            return 0.0
+        times = [handle.when() for handle in self._scheduled if not handle.cancelled()]
+        return max(0.0, min(times) - self.time()) if times else None
+
+    def idle(self, duration_s: float) -> None:
+        """Runs what is due now; what becomes due meanwhile too, but begins nothing later."""
+        self.reset()
+        self._selector.until = time.monotonic() + duration_s
+        try:
+            self.run_forever()
+        finally:
+            self._selector.until = None
+
+    def cancel_all(self) -> int:
+        """Cancels all timers, and tasks, which see it when they run next; how many of these."""
+        tasks = asyncio.all_tasks(self)
+        for handle in self._scheduled:
+            handle.cancel()
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Runs the function at once, in this thread: there is no other."""
