@@ -23,7 +23,7 @@ from typing import Any
 from wasi_kernel import seccomp
 from wasi_kernel.frames import Frame
 from wasi_kernel.worker import __main__ as worker
-from wasi_kernel.worker import server
+from wasi_kernel.worker import tasks
 
 LIBC: Any = ctypes.CDLL(None, use_errno=True)
 NEW_USER, NEW_NET, NEW_MOUNTS = 0x10000000, 0x40000000, 0x00020000
@@ -359,7 +359,7 @@ def numbers() -> dict[str, int | None]:
 
 
 class Native:
-    """Stands where `server.Server` does."""
+    """Stands where `tasks.Server` does."""
 
     def __init__(self, link: Any, _door: Any, _parts: Any, boot: Frame, confined: Any) -> None:
         self._link, self._given, self._confined = link, boot.content["given"], confined
@@ -379,5 +379,5 @@ class Native:
 
 def main(requests: int, control: int) -> None:
     """A worker, on its two sockets."""
-    server.Server = Native  # type: ignore[assignment,misc]
+    tasks.Server = Native  # type: ignore[assignment,misc]
     worker.main(requests, control)

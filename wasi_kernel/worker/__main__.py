@@ -3,7 +3,7 @@
 Requests and everything the guest says go over the first, in order; interrupts over the second. The
 guest has a thread of its own, with a stack larger than the wasm stack; the main thread answers on
 the second socket and empties the tray. Before there are two threads, what is needed is loaded and
-the process is confined (server.py, confine.py).
+the process is confined (tasks.py, confine.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from wasi_kernel.worker.link import Link, LinkClosedError, readable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasi_kernel.worker.server import ControlPort, Server
+    from wasi_kernel.worker.server import Server
+    from wasi_kernel.worker.tasks import ControlPort
 
 
 class Control:
@@ -81,7 +82,7 @@ class Control:
 
     def _interrupt(self, request: int) -> None:
         assert self.server is not None  # noqa: S101 - _serve looked
-        seen = self.server.interrupt(request)
+        seen = self.server.running.interrupt(request)
         reply = frames.encode(Frame("interrupt_reply", {"seen": seen}, request))
         with contextlib.suppress(OSError):
             self._socket.sendall(reply)
@@ -90,14 +91,14 @@ class Control:
 def main(requests: int, control: int) -> None:
     """Runs a worker on two inherited sockets; ends the process."""
     gc.disable()  # until the guest is there: imports make much and free little
-    from wasi_kernel.worker import server  # noqa: F401 - while the kernel process is still busy
+    from wasi_kernel.worker import tasks  # noqa: F401 - while the kernel process is still busy
 
     serve(requests, control)
 
 
 def serve(requests: int, control: int) -> None:
     """Runs a worker in this process, whose imports are done; ends it."""
-    from wasi_kernel.worker import confine, server
+    from wasi_kernel.worker import confine, tasks
 
     confine.keep_only((requests, control))
     faulthandler.enable()  # before the engine exists: it replaces signal handlers that wasm needs
@@ -111,7 +112,7 @@ def serve(requests: int, control: int) -> None:
         return
     assert boot is not None  # noqa: S101 - not interruptible
     try:
-        task = server.begin(link, boot)
+        task = tasks.begin(link, boot)
     except LinkClosedError:
         return
     if task is None:

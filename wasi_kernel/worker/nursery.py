@@ -19,7 +19,7 @@ from wasi_kernel import frames
 from wasi_kernel.frames import Frame
 from wasi_kernel.worker import (  # noqa: F401 - so that forks have it
     __main__,
-    server,
+    tasks,
 )
 
 

@@ -1,4 +1,4 @@
-"""The server: loads what the plan names and serves one session's requests with one guest.
+"""The server: serves one session's requests with one guest.
 
 Runs on the guest's thread. A guest that dies ends the worker: after a trap the instance is of no
 use, and one way out of every death (a new worker, which takes up the last checkpoint) is simpler
@@ -8,41 +8,31 @@ than two. Going back on request is no death: the same worker makes a fresh insta
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import threading
 import time
 import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import frames, runtimes
-from wasi_kernel.caches import Cache
-from wasi_kernel.errors import AgentMissingError, GuestLost, InstallationError, WasiKernelError
+from wasi_kernel import frames
+from wasi_kernel.errors import GuestLost, InstallationError, WasiKernelError
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import LIMIT_OPTIONS, Policy, raising
+from wasi_kernel.policy import LIMIT_OPTIONS, raising
 from wasi_kernel.worker import prepare, travel
 from wasi_kernel.worker import usage as usages
-from wasi_kernel.worker.confine import Confinement, confine
-from wasi_kernel.worker.door import Door
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
+from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from wasi_kernel.runtimes import Runtime
+    from wasi_kernel.worker.confine import Confinement
+    from wasi_kernel.worker.door import Door
     from wasi_kernel.worker.interrupts import Interrupter
     from wasi_kernel.worker.link import Link
 
-
-AGAIN_S = 0.001
-
-FIRST_OWN = 0xFFFFFFF0
-"""Request numbers from here on are the server's own."""
 
 COMM_IDLE_S = 0.2
 """After so long without a request, what widgets changed is kept, too."""
@@ -52,126 +42,6 @@ PROBE = {"code": "None", "silent": True, "store_history": False, "execution_coun
 
 BETWEEN = ("comm_open", "comm_msg", "comm_close", "idle_request")
 """Requests between cells that change variables; many come in a row."""
-
-
-class ControlPort(Protocol):
-    """What the server needs of the main thread."""
-
-    server: Server | None
-
-    def arm(self, due_s: float) -> None: ...  # noqa: D102
-
-
-def begin(link: Link, boot: Frame) -> Callable[[ControlPort], None] | None:
-    """Loads what `boot` needs, then confines this process; what is to be done there.
-
-    Runs no guest code. Must be called while the process has one thread.
-
-    Returns:
-        What prepares, or serves until the kernel or the guest ends; None: there is nothing to be
-        done, and the kernel process was told why.
-    """
-    task: Callable[[ControlPort], None] | None = None
-    with _told(link):
-        content = boot.content
-        cache = Cache(Path(content["cache"]))
-        policy = Policy.from_dict(content["policy"])
-        runtime = runtimes.find(policy.runtime, cache, content["artifacts"])
-        if content["task"] == "prepare":
-            task = _preparing(link, cache, policy, runtime, boot)
-        else:
-            task = _serving(link, cache, policy, runtime, boot)
-        if task is None:
-            link.send_frame(Frame("unprepared", {}))
-    return task
-
-
-def _preparing(
-    link: Link, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
-) -> Callable[[ControlPort], None]:
-    """Compiling takes threads, which cannot be confined later: that is a task of its own."""
-
-    def progress(what: str, fraction: float | None, left_s: float | None) -> None:
-        said = {"what": what, "fraction": fraction, "left_s": left_s}
-        link.send_frame(Frame("progress", said))
-
-    scratch, packages = Path(boot.content["scratch"]), _packages(boot)
-    preparation = prepare.Preparation(cache, runtime, policy, scratch, progress, packages)
-    compiled = preparation.compiled()
-    if compiled:
-        confine(policy.confine, preparation.reach())
-
-    def run(_: ControlPort) -> None:
-        with _told(link):
-            if compiled:
-                preparation.run()
-            else:
-                preparation.compile()
-            said = {"status": "ok", "again": not compiled}
-            link.send_frame(Frame("boot_reply", said, boot.request))
-
-    return run
-
-
-def _serving(
-    link: Link, cache: Cache, policy: Policy, runtime: Runtime, boot: Frame
-) -> Callable[[ControlPort], None] | None:
-    """None: something must be prepared first."""
-    packages = _packages(boot)
-    plan = prepare.find_plan(cache, runtime, policy, packages)
-    if plan is None:
-        return None
-    content = boot.content
-    parts = Parts.load(
-        cache, policy, runtime, plan, content["work"], Path(content["scratch"]), packages,
-        Path(content["installed"]), content.get("identities") or {},
-    )  # fmt: skip
-    if parts is None:
-        return None
-    confined = confine(policy.confine, parts.reach(content["session"]["folder"]))
-
-    def run(control: ControlPort) -> None:
-        with _told(link):
-            limits = policy.limits
-            door = Door(link, output_bytes=limits.output_bytes, message_bytes=limits.message_bytes)
-            door.arm = control.arm
-            server = control.server = Server(link, door, parts, boot, confined)
-            gc.enable()
-            server.serve()
-
-    return run
-
-
-@contextlib.contextmanager
-def _told(link: Link) -> Iterator[None]:
-    """Whatever ends its body is told to the kernel process, but that process's own end.
-
-    An error of the installation or the policy becomes a `lost` frame with `fatal` set: a new
-    worker would meet it again.
-    """
-    try:
-        yield
-    except GuestLost as e:
-        link.send_frame(Frame("lost", {"ename": e.ename, "detail": e.detail}))
-    except LinkClosedError:
-        raise
-    except WasiKernelError as e:
-        said = {"ename": type(e).__name__, "detail": str(e), "fatal": True}
-        if isinstance(e, AgentMissingError):
-            said |= {"python": e.python, "reasons": list(e.reasons)}
-        link.send_frame(Frame("lost", said))
-    except BaseException as e:  # noqa: BLE001 - the thread's edge: forwarded, and logged in full
-        import traceback
-
-        traceback.print_exc()
-        said = {"ename": "WorkerFailed", "detail": repr(e)[:500]}
-        with contextlib.suppress(LinkClosedError):
-            link.send_frame(Frame("lost", said))
-
-
-def _packages(boot: Frame) -> Path | None:
-    given = boot.content.get("packages")
-    return None if given is None else Path(given)
 
 
 class Server:
@@ -184,9 +54,7 @@ class Server:
         self._link, self._door, self._parts, self._boot = link, door, parts, boot
         self._policy = parts.policy
         self._keeper = Keeper(parts, door, boot.content.get("session") or {})
-        self._request = self._begun = 0
-        self._over = False
-        self._changed = threading.Condition()
+        self.running = Running(link, lambda: self._keeper.interrupter, parts.policy.limits.grace_s)
         self._closing = False
         self._held: Frame | None = None
         self._asks: dict[str, Any] | None = None
@@ -194,7 +62,7 @@ class Server:
         self._widgets: Frame | None = None
         self._began_s = time.monotonic(), time.process_time()
         door.info = self._info
-        door.again = self._interrupt_again
+        door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
         door.look = Looks({}).answer  # each kind of look is a room of its own
@@ -209,40 +77,6 @@ class Server:
         """Sends what the guest has printed so far."""
         with contextlib.suppress(LinkClosedError):
             self._door.drain()
-
-    def interrupt(self, request: int) -> bool | None:
-        """Interrupts the guest if it works on `request`; has it taken notice in time?
-
-        Waits for a request that has been sent but has not begun. None: it is over already.
-        """
-        grace_s = self._policy.limits.grace_s
-        with self._changed:
-            self._changed.wait_for(lambda: self._begun >= request, grace_s)
-            interrupter = self._interrupter
-            if request != self._request or self._over or request == 0:
-                return None
-            if interrupter is not None:
-                interrupter.trip()
-        self._link.wake()
-        if interrupter is None:
-            return False
-        return interrupter.watch(grace_s, lambda: request == self._request and not self._over)
-
-    def _interrupt_again(self) -> None:
-        """Repeats an interrupt that the guest could not take at that moment."""
-        request = self._request
-
-        def trip() -> None:
-            with self._changed:
-                wanted = request == self._request and not self._over
-                if not wanted or self._interrupter is None:
-                    return
-                self._interrupter.trip()
-            self._link.wake()  # by now it may wait for an answer
-
-        timer = threading.Timer(AGAIN_S, trip)
-        timer.daemon = True
-        timer.start()
 
     # -- the guest's thread ------------------------------------------------------------------
 
@@ -259,7 +93,7 @@ class Server:
             else:
                 self._serve_command()
         finally:
-            self._request = 0
+            self.running.end()
             with contextlib.suppress(LinkClosedError):
                 self._door.end()
             self._keeper.close()
@@ -334,7 +168,7 @@ class Server:
         self._begin(frame)
         status = self._run(frame)
         answered = self._door.answered
-        self._request = 0
+        self.running.end()
         self._door.end()
         if self._keeper.travel.target is None and (self._held is not None or not answered):
             self._stand_in(frame)
@@ -370,7 +204,7 @@ class Server:
         try:
             self._begin(frame)
             status = self._keeper.guest.turn(prepare.TURN)
-            self._request = 0
+            self.running.end()
             self._door.end()
         finally:
             self._own_turn = False
@@ -391,11 +225,8 @@ class Server:
         return self._keeper.guest.memory.size() > MEMORY_NEARLY * limit
 
     def _replied(self, kind: str, content: dict[str, Any]) -> bool:
-        """Ends the interrupts of this request: those of after its reply would hit the next one."""
-        with self._changed:
-            self._over = True
-            if self._interrupter is not None:
-                self._interrupter.withdraw()
+        """The guest gives its reply: is it to wait?"""
+        self.running.replied()
         return self._holds(kind, content)
 
     def _holds(self, kind: str, content: dict[str, Any]) -> bool:
@@ -407,12 +238,13 @@ class Server:
                 asked.target = head
         elif kind == "execute_reply" and content.get("undo") is True:
             self._say(
-                "this cell leaves its trace: there is no checkpoint to go back to", self._request
+                "this cell leaves its trace: there is no checkpoint to go back to",
+                self.running.request,
             )
         wanted = self._own_turn or asked.target is not None or asked.save or asked.fork
         if not wanted and not self._is_failed_travel(kind, content):
             return False
-        self._held = Frame(kind, content, self._request)
+        self._held = Frame(kind, content, self.running.request)
         return True
 
     def _is_failed_travel(self, kind: str, content: dict[str, Any]) -> bool:
@@ -430,21 +262,11 @@ class Server:
             self._say(f"Now after cell [{said.get('cell')}]", frame.request, "stdout")
 
     def _begin(self, frame: Frame) -> None:
-        interrupter = self._interrupter
-        if interrupter is not None:
-            self._link.unseen = interrupter.unseen
-        self._link.rest()
-        if interrupter is not None:
-            interrupter.withdraw()
         self._door.begin(frame)
         self._parts.usage.begin()
         self._began_s = time.monotonic(), time.process_time()
         self._began_full = self._is_full()
-        with self._changed:
-            self._request, self._over = frame.request, False
-            if frame.request < FIRST_OWN:
-                self._begun = frame.request
-            self._changed.notify_all()
+        self.running.begin(frame.request)
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -566,7 +388,7 @@ class Server:
 
         def next_request() -> Frame | None:
             door.end()
-            self._request = 0
+            self.running.end()
             if len(pending) == 2:
                 door.calibration = None
                 with contextlib.suppress(CalibrationError):
