@@ -13,6 +13,8 @@ So printing costs no host call, and what was printed before a long computation i
 Tray layout (u32 little-endian): 0, 1 (TRAY), capacity, written, armed, then data at byte 32.
 `written` is set by the guest only; `armed` is set by the guest when it has told the host, and
 cleared by the host *before* it reads `written`, so no text is left behind.
+
+This module is long because text and frames share one order: all of one lock's business is here.
 """
 
 from __future__ import annotations

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from wasi_agent.shell import ZMQInteractiveShell
     from wasi_agent.timetravel import TimeMagics
 
-EXPERIMENTAL = "_jupyter_types_experimental"
 LOOP_MODULES = ("asyncio.base_events", "asyncio.events", "wasi_agent.aio")
 WARM_COMPLETIONS = ("import os; os.pa", "{}.ke", "%ma", "import js", "pri")
 
@@ -113,10 +112,12 @@ class Agent:
 
     def warm_up(self) -> None:
         """Does once, for the image, what is slow the first time; leaves no trace in the session."""
+        from wasi_agent import lookups
+
         self.choose_completer()
         for code in WARM_COMPLETIONS:
-            self.complete({"code": code, "cursor_pos": len(code)})
-        self.inspect({"code": "print", "cursor_pos": 5, "detail_level": 0})
+            lookups.complete(self.shell, {"code": code, "cursor_pos": len(code)})
+        lookups.inspect(self.shell, {"code": "print", "cursor_pos": 5, "detail_level": 0})
         self.shell.input_transformer_manager.check_complete("for x in y:")
         count = self.shell.execution_count
         for code in ("None", "await __import__('asyncio').sleep(0)"):
@@ -302,65 +303,9 @@ class Agent:
                 shell.events.trigger("post_run_cell", result)
         return result
 
-    def complete(self, content: dict[str, Any]) -> dict[str, Any]:
-        """complete_reply's content; positions count characters of the cell."""
-        from IPython.core.completer import provisionalcompleter, rectify_completions
-
-        code, position = content["code"], content["cursor_pos"]
-        with provisionalcompleter():
-            found = list(
-                rectify_completions(code, self.shell.Completer.completions(code, position))
-            )
-        typed = [
-            {
-                "start": c.start,
-                "end": c.end,
-                "text": c.text,
-                "type": c.type,
-                "signature": c.signature,
-            }
-            for c in found
-        ]
-        return {
-            "status": "ok",
-            "matches": [c.text for c in found],
-            "cursor_start": found[0].start if found else position,
-            "cursor_end": found[0].end if found else position,
-            "metadata": {EXPERIMENTAL: typed},
-        }
-
-    def inspect(self, content: dict[str, Any]) -> dict[str, Any]:
-        """inspect_reply's content."""
-        from IPython.utils.tokenutil import token_at_cursor
-
-        from wasi_agent.shell import encode_bytes
-
-        name = token_at_cursor(content["code"], content["cursor_pos"])
-        reply: dict[str, Any] = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-        try:
-            bundle = self.shell.object_inspect_mime(
-                name,
-                detail_level=content.get("detail_level", 0),
-                omit_sections=content.get("omit_sections", ()),
-            )
-        except KeyError:
-            return reply
-        if not self.shell.enable_html_pager:
-            bundle.pop("text/html", None)
-        reply["data"], reply["found"] = encode_bytes(bundle), True
-        return reply
-
-    def is_complete(self, content: dict[str, Any]) -> dict[str, Any]:
-        """is_complete_reply's content."""
-        status, spaces = self.shell.input_transformer_manager.check_complete(content["code"])
-        reply: dict[str, Any] = {"status": status}
-        if status == "incomplete":
-            reply["indent"] = " " * (spaces or 0)
-        return reply
-
     def answer(self, frame: Frame) -> None:
         """Answers any request but boot_request."""
-        from wasi_agent import comms
+        from wasi_agent import comms, lookups
 
         content = frame.content
         self.inputs.allowed = False  # only a cell's front end answers questions
@@ -368,11 +313,11 @@ class Agent:
         if frame.type == "execute_request":
             self.execute(frame)
         elif frame.type == "complete_request":
-            self.door.reply("complete_reply", self.complete(content))
+            self.door.reply("complete_reply", lookups.complete(self.shell, content))
         elif frame.type == "inspect_request":
-            self.door.reply("inspect_reply", self.inspect(content))
+            self.door.reply("inspect_reply", lookups.inspect(self.shell, content))
         elif frame.type == "is_complete_request":
-            self.door.reply("is_complete_reply", self.is_complete(content))
+            self.door.reply("is_complete_reply", lookups.is_complete(self.shell, content))
         elif frame.type == "comm_info_request":
             found = comms.info(self.comms, content.get("target_name"))
             self.door.reply("comm_info_reply", {"status": "ok", "comms": found})
