@@ -267,7 +267,7 @@ class GuestLost(WasiKernelError):  # noqa: N818 - an event, nobody's error
 
 LOSSES = {
     "StackExhausted": "the cell used up the call stack",
-    "MemoryLimitExceeded": "the cell reached the memory limit",
+    "MemoryError": "the cell reached the memory limit",
     "GuestExited": "the cell ended the interpreter",
     "GuestAborted": "the interpreter aborted",
     "GuestTrapped": "the WebAssembly code trapped",
@@ -278,7 +278,11 @@ LOSSES = {
     "WorkerKilled": "the worker process was killed from outside",
     "WorkerFailed": "the worker process failed",
 }
-"""Each way to lose a guest (the `ename` that a cell's error carries) and what it means."""
+"""Each way to lose a guest (the `ename` that a cell's error carries) and what it means.
+
+Two are named as Python names them, so that the same cell has the same name either way: it depends on
+which allocation fails whether CPython can still raise MemoryError, or dies of it; and on the code
+that runs whether an interrupt can raise KeyboardInterrupt."""
 
 
 class PackageError(WasiKernelError):

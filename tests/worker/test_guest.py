@@ -200,7 +200,7 @@ def test_memory_has_a_cap_that_allocation_reaches(open_guest: Callable, wat: Cal
 def test_a_death_at_the_memory_cap_is_named_after_it(open_guest: Callable, wat: Callable, end: str):
     probe = open_guest(wat(reactor(f"{GROW_ALL} {end}")), limits=Limits(memory_bytes=LIMIT))
     loss = lost(probe)
-    assert loss.ename == "MemoryLimitExceeded"
+    assert loss.ename == "MemoryError"
     assert "of 128 MiB" in loss.detail
 
 

@@ -217,7 +217,7 @@ class Server:
     def _silence(self, detail: str) -> GuestLost:
         """Why a guest has not answered: it had no memory left to, or it cannot any more."""
         if self._is_full() and not self._began_full:
-            return GuestLost("MemoryLimitExceeded", f"{detail}; {raising('memory_bytes')}")
+            return GuestLost("MemoryError", f"{detail}; {raising('memory_bytes')}")
         return GuestLost("GuestDesynchronized", detail)
 
     def _is_full(self) -> bool:
