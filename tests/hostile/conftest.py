@@ -8,7 +8,7 @@ messages only, which all cases with the same policy share: no cell may take it d
     code            the cell; or `cells`, several: all but the last must succeed
     policy          a table as in a policy file, laid over the file's; {world} in its grants is the
                     folder of `World`
-    ename           the last cell's `ename`, or a list of those allowed; "ok" is no error.
+    ename           the last cell's `ename`, one for all runs; left out: no error
     shows, hides    texts that must, must not appear in what the last cell publishes or replies
     restored        true: variables went back, and the user is told; false: nothing was restored;
                     left out: either, but a restore is announced
@@ -16,6 +16,8 @@ messages only, which all cases with the same policy share: no cell may take it d
     input           answers to what the cell asks (allow_stdin)
     interrupt       {after = text printed, times = 1, every_s = 0.01, until_reply = false}
     act             the name of a function of the test module that does the attack itself
+    disk_mib        what the case may leave on the disk, if that is more than DISK_MIB: its
+                    checkpoints, and its files in the session's own folders
 
 `Hostile.check` runs a case and asserts everything that the corpus promises, whatever the case:
 see `Stage.settle`. Budgets are the constants below.
@@ -73,9 +75,14 @@ WORKER_BYTES = 192 * MIB
 DESCRIPTORS, THREADS = 12, 5
 """More open descriptors and threads than after the kernel's start, at most: pyzmq opens 7 and
 starts 3 with the first message of more than 64 KiB, and keeps them."""
-DISK_BYTES = 64 * MIB
-"""On the disk after any case (checkpoints, /tmp and home), beside `checkpoints.bytes` and, since
-the present state is kept whatever its size, `limits.memory_bytes`."""
+DISK_MIB = 48
+"""What a case may leave on the disk: checkpoints in <cache>/sessions, /tmp and home in
+<cache>/scratch, files in the host's TMPDIR. A checkpoint holds each page that its cell has written,
+freed or not: 4 to 5 MiB for the smallest cell, and a case is five or six of them. One that writes
+more, or files, says how much (`disk_mib`)."""
+LOG_SLACK_BYTES = 16 * MIB
+"""All checkpoints of a session together, beside the policy's `checkpoints.bytes`: the newest is
+written before the oldest go."""
 LOG_BYTES = 16 << 10
 """What the kernel process may write to its own standard error in one case."""
 
@@ -92,7 +99,7 @@ class Case:
     why: str
     cells: tuple[str, ...] = ()
     policy: dict[str, Any] = field(default_factory=dict)
-    ename: tuple[str, ...] = ("ok",)
+    ename: str = "ok"
     shows: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
     restored: bool | None = None
@@ -100,6 +107,7 @@ class Case:
     input: tuple[str, ...] = ()
     interrupt: dict[str, Any] | None = None
     act: str = ""
+    disk_mib: int = DISK_MIB
 
     @classmethod
     def of(cls, group: str, table: dict[str, Any], policy: dict[str, Any]) -> Case:
@@ -110,7 +118,7 @@ class Case:
         unknown = set(said) - {f.name for f in fields(cls)}
         if unknown or not said.get("why") or not (said.get("cells") or said.get("act")):
             raise ValueError(f"{group}: {said.get('name')}: {unknown or 'no why, no code'}")
-        for key in ("cells", "ename", "shows", "hides", "input"):
+        for key in ("cells", "shows", "hides", "input"):
             if key in said:
                 said[key] = (said[key],) if isinstance(said[key], str) else tuple(said[key])
         said["policy"] = merged(policy, said.get("policy", {}))
@@ -595,8 +603,10 @@ class Stage:
         }
 
     def begin(self, case: Case) -> str:
-        """Sets the sentinel, and forgets what was before; the sentinel's value."""
+        """Goes to the state that all cases begin with, and sets the sentinel; its value."""
         value = f"{case.name} {secrets.token_hex(8)}"
+        magic = "%checkpoint begin" if self._first_facts is None else "%restore begin"
+        assert self.run(magic).ename == "ok"
         assert self.run(f"sentinel = {value!r}").ename == "ok"
         assert self.run("None").ename == "ok"  # begins when the checkpoint before it is written
         self.recorder.take_all()
@@ -604,6 +614,7 @@ class Stage:
         self._worker = self.workers()
         if self._first_facts is None:
             self._first_facts = self._facts()
+        self._disk_bytes = sum(self._on_disk())
         for pulse in self._watch:
             pulse.worst_s = 0.0
         self._begun_s = time.monotonic()
@@ -627,7 +638,7 @@ class Stage:
         self._check_budget(case, answer, took_s)
 
     def _check_answer(self, case: Case, answer: Answer) -> None:
-        assert answer.ename in case.ename, answer.text[-3000:]
+        assert answer.ename == case.ename, answer.text[-3000:]
         kinds = answer.kinds
         assert (kinds[0], kinds[-1]) == ("busy", "idle")
         assert kinds.count("busy") == kinds.count("idle") == 1
@@ -681,6 +692,7 @@ class Stage:
         workers = self.workers()
         assert len(workers) == 1, workers
         limits = launch_limits(self.policy)
+        log_bytes, files_bytes = self._on_disk()
         seen = {
             "case": f"{case.group}-{case.name}",
             "ename": answer.ename,
@@ -693,16 +705,25 @@ class Stage:
             "descriptors": facts["descriptors"] - first["descriptors"],
             "threads": facts["threads"] - first["threads"],
             "worker_descriptors": workers[0].num_fds(),
-            "disk": sum(map(disk_bytes, {self.world.scratch, *self._sessions()} - self._others)),
+            "log": log_bytes,
+            "disk": log_bytes + files_bytes - self._disk_bytes,
         }
         self.measured.append(seen)
         within = {
             "heartbeat_s": HEARTBEAT_S, "control_s": CONTROL_S, "kernel": KERNEL_BYTES,
             "worker": WORKER_BYTES + limits["memory_bytes"], "descriptors": DESCRIPTORS,
-            "threads": THREADS, "disk": DISK_BYTES + sum(limits.values()),
+            "threads": THREADS, "disk": case.disk_mib * MIB,
+            "log": LOG_SLACK_BYTES + limits["checkpoints"],
         }  # fmt: skip
         over = {k: (seen[k], most) for k, most in within.items() if seen[k] > most}
         assert not over, f"over the budget: {over}; {self._open()}"
+
+    def _on_disk(self) -> tuple[int, int]:
+        """What this kernel has on the disk, in bytes: its checkpoints, and its files."""
+        own = set(self._sessions()) - self._others
+        log = {path for path in own if path.parent.name == "sessions"}
+        files = {self.world.scratch, *(own - log)}
+        return sum(map(disk_bytes, log)), sum(map(disk_bytes, files))
 
     def _open(self) -> list[str]:
         """What the kernel process has open, and its threads, for a failed test."""

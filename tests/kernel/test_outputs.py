@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 
 import pytest
@@ -184,6 +185,26 @@ def test_clear_output(kernel, wait):
     assert answer.of("clear_output") == [{"wait": wait}]
     order = [k for k in answer.kinds if k in ("stream", "clear_output")]
     assert order == ["stream", "clear_output", "stream"]
+
+
+def test_what_has_nothing_to_clear_is_not_sent(kernel):
+    """Each letter of `clears` is a clear_output, L of one that waits; the rest shows something."""
+    shows = {
+        "p": "print('p')", "e": "sys.stderr.write('e')", "d": "display(1)",
+        "c": "os.write(1, b'c')", "P": "print('P' * 3_000_000)",
+    }  # fmt: skip
+    clears, wanted = "LLLNNLpLLdNNcNNcLePLPNL", "LNpLdNcNcLePLPN"
+    code = ["import os, sys", "from IPython.display import clear_output"]
+    code += [shows.get(c, f"clear_output(wait={c == 'L'})") for c in clears]
+    answer = kernel.run("\n".join([*code, "None"]))
+    assert answer.content["status"] == "ok"
+    flow = [
+        "NL"[m["content"]["wait"]] if m["msg_type"] == "clear_output"
+        else "d" if m["msg_type"] == "display_data" else m["content"]["text"].strip()[:1]
+        for m in answer.published if m["msg_type"] in ("stream", "display_data", "clear_output")
+    ]  # fmt: skip
+    assert re.sub(r"P+", "P", "".join(flow)) == wanted
+    assert kernel.run("clear_output()").of("clear_output") == [{"wait": False}]
 
 
 # -- figures and tables ----------------------------------------------------------------------

@@ -371,6 +371,18 @@ def test_half_a_character_stays_in_its_cell(open_guest: Callable):
     assert probe.kernel.text() == "a\ufffdb"
 
 
+@pytest.mark.parametrize("fd", [1, 2])
+def test_the_agent_can_see_that_c_code_has_printed(open_guest: Callable, fd: int):
+    probe = open_guest()
+    probe.write(fd, b"before there is a tray")
+    lay_tray(probe)
+    put_text(probe, b"the agent's own")
+    probe.door.drain()
+    assert probe.u32(TRAY_AT + 20) == 0
+    probe.write(fd, b"x")
+    assert probe.u32(TRAY_AT + 20) == 1
+
+
 def test_the_tray_is_emptied_by_a_drain_and_by_the_end(open_guest: Callable):
     probe = open_guest()
     assert lay_tray(probe) == SUCCESS

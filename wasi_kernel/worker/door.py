@@ -10,9 +10,10 @@ Text does not travel in frames. The agent's sys.stdout appends it to a buffer in
 went out for a while, else at most INTERVAL_S later from another thread, and before every frame.
 So printing costs no host call, and what was printed before a long computation in C is seen.
 
-Tray layout (u32 little-endian): 0, 1 (TRAY), capacity, written, armed, then data at byte 32.
-`written` is set by the guest only; `armed` is set by the guest when it has told the host, and
-cleared by the host *before* it reads `written`, so no text is left behind.
+Tray layout (u32 little-endian): 0, 1 (TRAY), capacity, written, armed, printed, then data at byte
+32. `written` is set by the guest only; `armed` is set by the guest when it has told the host, and
+cleared by the host *before* it reads `written`, so no text is left behind. `printed` is set by the
+host when C code prints, past the agent: it is how the agent knows that there is something to clear.
 
 This module is long because text and frames share one order: all of one lock's business is here.
 """
@@ -286,14 +287,20 @@ class Door:
             data = _gathered(memory, vectors, total if fd == 0 else WRITE_BYTES)
             with self._lock:
                 if fd != 0:
-                    self._drain()
-                    self._text("stdout" if fd == 1 else "stderr", data)
+                    self._print(memory, "stdout" if fd == 1 else "stderr", data)
                 elif not self._from_guest(memory, data):
                     return EINVAL
             memory.u32(out).value = len(data)
         except OutOfBoundsError:
             return EFAULT
         return SUCCESS
+
+    def _print(self, memory: LinearMemory, name: str, data: bytes) -> None:
+        """Sends text that C code has printed, after what lies in the tray."""
+        self._drain()
+        if self.tray:
+            memory.u32(self.tray + 20).value = 1
+        self._text(name, data)
 
     def _too_large(self, memory: LinearMemory, total: int, out: int) -> int:
         with self._lock:

@@ -45,8 +45,10 @@ class Door:
         view = memoryview(memory)  # pins the bytearray: it can never move
         self._words = view[:TRAY_HEAD].cast("I")
         self._data = view[TRAY_HEAD:]
-        self._written = 0
+        self._written = self._sent = 0
         self._stream = "stdout"
+        self._cleared: tuple[int, int, int] | None = None
+        self._clears_later = False
         self._write(FD, view)  # the host sees where it lies
 
     # -- text --------------------------------------------------------------------------------
@@ -79,6 +81,7 @@ class Door:
         """The host takes all text now; what follows is for `stream`."""
         self._write(FD, _TAKE[stream])
         self._written = 0
+        self._sent += 1
         self._stream = stream
 
     def interrupt_again(self) -> None:
@@ -96,7 +99,26 @@ class Door:
     ) -> None:
         """Sends one frame that belongs to the current request."""
         data = frames.encode(Frame(kind, content, self.request, metadata or {}, buffers))
+        self._sent += 1
         self._write(FD, data)
+
+    def clear(self, *, wait: bool) -> None:
+        """Clears what the cell shows, now or (`wait`) when more is shown.
+
+        Sends nothing if there is nothing to clear since the last time, so that a million of these
+        are no flood.
+        """
+        words = self._words
+        if (
+            self._cleared == (self._sent, self._written, self.request)
+            and not words[5]
+            and (wait or not self._clears_later)
+        ):
+            return
+        words[5] = 0
+        self.send("clear_output", {"wait": wait})
+        self._cleared = self._sent, self._written, self.request
+        self._clears_later = wait
 
     def reply(self, kind: str, content: dict[str, Any]) -> None:
         """Answers the current request; with an error if the answer is too large to send."""

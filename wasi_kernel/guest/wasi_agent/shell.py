@@ -78,8 +78,8 @@ class GuestDisplayPublisher(DisplayPublisher):
         self.door.send("update_display_data" if update else "display_data", content)
 
     def clear_output(self, wait: bool = False) -> None:
-        """Sends clear_output."""
-        self.door.send("clear_output", {"wait": bool(wait)})
+        """Sends clear_output, unless there is nothing to clear."""
+        self.door.clear(wait=bool(wait))
 
 
 class GuestDisplayHook(DisplayHook):
