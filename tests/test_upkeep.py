@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -317,17 +318,22 @@ def test_a_removal_that_is_killed_leaves_no_half_folder(made: Made):
 # -- with the real thing -------------------------------------------------------------------------
 
 
+PRELOAD = ("colorsys", f"none_{secrets.token_hex(8)}")
+"""What no other run preloads either: the cache may have images of other versions. A module that is
+not there is passed over."""
+
+
 @pytest.fixture(scope="module")
 def idle_box() -> Iterator[tuple[Sandbox, Path]]:
     """A sandbox without a log, and its image, which no other test uses."""
-    policy = Policy(preload=("colorsys",), checkpoints=CheckpointLimits(enabled=False))
+    policy = Policy(preload=PRELOAD, checkpoints=CheckpointLimits(enabled=False))
     with Sandbox(policy) as box:
         box.run("x = 1")
         cache = Cache()
         plans = [e for e in upkeep.survey(cache) if e.kind == "plans"]
         notes = [cache.sealed_notes(e.path) or {} for e in plans]
         made_for = [(n["image"], n.get("made_for") or {}) for n in notes if "image" in n]
-        (image,) = {image for image, facts in made_for if facts.get("preload") == ["colorsys"]}
+        (image,) = {image for image, facts in made_for if facts.get("preload") == [*PRELOAD]}
         yield box, Path(image)
 
 
@@ -341,7 +347,7 @@ def test_the_image_of_a_kernel_that_is_idle_for_hours_is_not_swept(
     done = upkeep.remove(cache, lambda entries: [e for e in entries if e.path == image])
     assert [(e.path, why) for e, why in done.spared] == [(image, upkeep.RUNNING)]
     assert box.run("x").text == "1"
-    with Sandbox(Policy(preload=("colorsys",))) as other:  # it starts from that image
+    with Sandbox(Policy(preload=PRELOAD)) as other:  # it starts from that image
         assert other.run("1 + 1").text == "2"
 
 
@@ -351,7 +357,7 @@ def test_it_is_removed_when_nobody_uses_it_and_made_again(idle_box: tuple[Sandbo
     cache = Cache()
     done = upkeep.remove(cache, lambda entries: [e for e in entries if e.path == image])
     assert [e.path for e in done.removed] == [image]
-    with Sandbox(Policy(preload=("colorsys",))) as other:
+    with Sandbox(Policy(preload=PRELOAD)) as other:
         assert other.run("2 + 2").text == "4"
     assert image.exists()
     cache.discard(image)

@@ -280,8 +280,8 @@ LOSSES = {
 }
 """Each way to lose a guest (the `ename` that a cell's error carries) and what it means.
 
-Two are named as Python names them, so that the same cell has the same name either way: it depends on
-which allocation fails whether CPython can still raise MemoryError, or dies of it; and on the code
+Two are named as Python names them: the same cell has the same name either way. It depends on
+which allocation fails whether CPython can still raise MemoryError, or dies of it, and on the code
 that runs whether an interrupt can raise KeyboardInterrupt."""
 
 
