@@ -8,17 +8,38 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from jupyter_client.connect import ConnectionFileMixin
+from jupyter_client.jsonutil import json_default
 from traitlets import Any as AnyTrait
 from traitlets import Unicode
 from traitlets.config import Application
 
 from wasi_kernel import __version__
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jupyter_client.session import Session
+
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+
+
+def _escaping(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """`pack`, also for what UTF-8 has no form of: a lone surrogate, which JSON can escape.
+
+    A browser's text may have one in it, and every message that quotes it would fail, the reply too.
+    """
+
+    def escaping(message: Any) -> bytes:
+        try:
+            return pack(message)
+        except UnicodeEncodeError:
+            return json.dumps(message, default=json_default, allow_nan=False).encode()
+
+    return escaping
 
 
 class Connection(ConnectionFileMixin, Application):
@@ -38,6 +59,12 @@ class Connection(ConnectionFileMixin, Application):
     def _ip_default(self) -> str:
         """The loopback address; the base class looks at all interfaces first, for 7 ms."""
         return str(super()._ip_default()) if self.transport == "ipc" else "127.0.0.1"
+
+    def _session_default(self) -> Session:
+        """Jupyter's signed messages."""
+        session: Session = super()._session_default()
+        session.pack = _escaping(session.pack)
+        return session
 
     def load(self) -> bool:
         """Reads the connection file, if there is one; otherwise `save` will make it."""

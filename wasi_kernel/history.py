@@ -20,6 +20,8 @@ MEMORY = ":memory:"
 """SQLite's name for a database that is no file."""
 
 KEPT_SESSIONS = 1000
+MOST_CHARACTERS = 100_000
+"""Of what a guest says that a cell became, or gave: this file lies outside of all its limits."""
 TAIL = 1000
 
 _COLUMNS = {
@@ -75,12 +77,25 @@ class History:
         self._write("INSERT OR REPLACE INTO history VALUES (?, ?, ?, NULL, NULL)", line, source)
 
     def add_run(self, line: int, source: str) -> None:
-        """Records what a cell became before it ran (magics as calls), where that differs."""
+        """Records what a cell became before it ran (magics as calls), where that differs.
+
+        What is longer than `MOST_CHARACTERS`, and than twice the cell itself, is not recorded.
+        """
+        if len(source) > MOST_CHARACTERS and len(source) > 2 * self._length(line):
+            return
         self._write("UPDATE history SET ran = ?3 WHERE session = ?1 AND line = ?2", line, source)
 
     def add_output(self, line: int, output: str) -> None:
-        """Records the plain text of a cell's result."""
+        """Records the plain text of a cell's result; the beginning of a long one."""
+        if len(output) > MOST_CHARACTERS:
+            left_out = len(output) - MOST_CHARACTERS
+            output = f"{output[:MOST_CHARACTERS]}\n[... {left_out} characters ...]"
         self._write("UPDATE history SET output = ?3 WHERE session = ?1 AND line = ?2", line, output)
+
+    def _length(self, line: int) -> int:
+        """Characters of a cell of this session."""
+        statement = "SELECT length(source) FROM history WHERE session = ?1 AND line = ?2"
+        return int((self._read(statement, self._session, line) or [(0,)])[0][0])
 
     def _write(self, statement: str, line: int, text: str) -> None:
         db = self._open()

@@ -245,7 +245,7 @@ class WasiKernel(Kernel):
             if self.sandbox.fork_wanted is not None:
                 await self._fork(self.sandbox.fork_wanted, parent)
         except (WasiKernelError, KeyboardInterrupt) as e:
-            reply = self._publisher.failure(*_failure_text(e), parent, count, silent=silent)
+            reply = self._failure(e, parent, count, silent=silent)
         reply["execution_count"] = self._count - 1
         for payload in reply["payload"]:
             if payload["source"] == "ask_exit" and not payload.get("keepkernel"):
@@ -284,6 +284,14 @@ class WasiKernel(Kernel):
             self._told = self.sandbox.problem
             if self._told:
                 self._publisher.note(self._told, parent)
+
+    def _failure(
+        self, error: BaseException, parent: dict[str, Any], count: int, *, silent: bool
+    ) -> dict[str, Any]:
+        """The reply to a cell that the guest could not answer for."""
+        if silent and isinstance(error, GuestLost):
+            self.sandbox.leave_unreported(error)
+        return self._publisher.failure(*_failure_text(error), parent, count, silent=silent)
 
     async def _fork(self, name: str, parent: dict[str, Any]) -> None:
         """Starts a second kernel from this moment, and says how to reach it."""
@@ -350,6 +358,9 @@ class WasiKernel(Kernel):
             frame = await self.sandbox.request(
                 kind, content, on_output=lambda f: self._publish(f, self._count, parent)
             )
+        except GuestLost as e:
+            self.sandbox.leave_unreported(e)
+            return None
         except (WasiKernelError, KeyboardInterrupt):
             return None
         return frame.content
@@ -425,7 +436,7 @@ class WasiKernel(Kernel):
                 buffers=tuple(bytes(b) for b in parent.get("buffers") or ()),
             )  # fmt: skip
         except (WasiKernelError, KeyboardInterrupt) as e:
-            self._publisher.failure(*_failure_text(e), parent, self._count, silent=False)
+            self._failure(e, parent, self._count, silent=False)
 
     # -- control -----------------------------------------------------------------------------
 

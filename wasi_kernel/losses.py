@@ -99,6 +99,11 @@ class Losses:
         loss, self._unreported = self._unreported, None
         return loss
 
+    def leave_unreported(self, loss: GuestLost) -> None:
+        """Nobody was told of this loss after all."""
+        loss.in_cell = False
+        self._unreported = loss
+
     def raise_unreported(self) -> None:
         """Raises a loss that nobody was told of, if something of the state was lost; once.
 

@@ -187,6 +187,10 @@ class Session:
         """A loss that nobody was told of, since no request was in progress; given once."""
         return self._losses.take_unreported()
 
+    def leave_unreported(self, loss: GuestLost) -> None:
+        """Whoever was told of this loss has nobody to tell: it is as if nobody was."""
+        self._losses.leave_unreported(loss)
+
     def raise_loss(self) -> None:
         """For those who ask about the state without running anything: was something lost of it?
 

@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import zmq
+from jupyter_client.jsonutil import json_default
 from jupyter_client.manager import KernelManager
 
 import wasi_kernel
@@ -52,7 +53,7 @@ from wasi_kernel import caches, folders, launch
 from wasi_kernel.errors import LOSSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     Message = dict[str, Any]
     Act = Callable[["Stage", "Case"], "Answer"]
@@ -77,9 +78,9 @@ DESCRIPTORS, THREADS = 12, 5
 starts 3 with the first message of more than 64 KiB, and keeps them."""
 DISK_MIB = 48
 """What a case may leave on the disk: checkpoints in <cache>/sessions, /tmp and home in
-<cache>/scratch, files in the host's TMPDIR. A checkpoint holds each page that its cell has written,
-freed or not: 4 to 5 MiB for the smallest cell, and a case is five or six of them. One that writes
-more, or files, says how much (`disk_mib`)."""
+<cache>/scratch, files in the host's TMPDIR, the history in its home. A checkpoint holds each page
+that its cell has written, freed or not: 4 to 5 MiB for the smallest cell, and a case is five or six
+of them. One that writes more, or files, says how much (`disk_mib`)."""
 LOG_SLACK_BYTES = 16 * MIB
 """All checkpoints of a session together, beside the policy's `checkpoints.bytes`: the newest is
 written before the oldest go."""
@@ -473,6 +474,7 @@ class Stage:
         self._watch: list[Pulse] = []
         self._replies: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.client = self.manager.client()
+        self.client.session.pack = escaped
         self.client.start_channels()
         self.client.wait_for_ready(timeout=TIMEOUT_S)
         self.recorder = Recorder(self.manager, self.client)
@@ -545,6 +547,12 @@ class Stage:
         except AssertionError:
             return False
         return True
+
+    def ask(self, kind: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> str:
+        """Sends any shell message; its msg_id."""
+        message = self.client.session.msg(kind, content)
+        self.client.session.send(self.client.shell_channel.socket, message, buffers=list(buffers))
+        return str(message["header"]["msg_id"])
 
     def answer(self, msg_id: str) -> Answer:
         """Waits for a request's reply and its idle status."""
@@ -722,7 +730,7 @@ class Stage:
         """What this kernel has on the disk, in bytes: its checkpoints, and its files."""
         own = set(self._sessions()) - self._others
         log = {path for path in own if path.parent.name == "sessions"}
-        files = {self.world.scratch, *(own - log)}
+        files = {self.world.scratch, *(own - log), Path(os.environ["WASI_KERNEL_HISTORY"]).parent}
         return sum(map(disk_bytes, log)), sum(map(disk_bytes, files))
 
     def _open(self) -> list[str]:
@@ -763,6 +771,11 @@ class Stage:
             folders.sweep(caches.Cache().folder(name))
         left = set(self._sessions()) - self._others
         assert not left, f"the next kernel would not remove {left}"
+
+
+def escaped(message: dict[str, Any]) -> bytes:
+    """JSON as a browser writes it: lone surrogates escaped."""
+    return json.dumps(message, default=json_default).encode()
 
 
 def launch_limits(policy: dict[str, Any]) -> dict[str, int]:
