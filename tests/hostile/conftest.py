@@ -76,11 +76,12 @@ WORKER_BYTES = 192 * MIB
 DESCRIPTORS, THREADS = 12, 5
 """More open descriptors and threads than after the kernel's start, at most: pyzmq opens 7 and
 starts 3 with the first message of more than 64 KiB, and keeps them."""
-DISK_MIB = 48
+DISK_MIB = 96
 """What a case may leave on the disk: checkpoints in <cache>/sessions, /tmp and home in
 <cache>/scratch, files in the host's TMPDIR, the history in its home. A checkpoint holds each page
 that its cell has written, freed or not: 4 to 5 MiB for the smallest cell, and a case is five or six
-of them. One that writes more, or files, says how much (`disk_mib`)."""
+of them; and the log may be rewritten meanwhile (50 MiB were usual at most, 84 were seen). A case
+that writes more says how much (`disk_mib`)."""
 LOG_SLACK_BYTES = 16 * MIB
 """All checkpoints of a session together, beside the policy's `checkpoints.bytes`: the newest is
 written before the oldest go."""
