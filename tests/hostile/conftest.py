@@ -369,10 +369,11 @@ def digests(folder: Path) -> dict[str, tuple[int, int, int, str]]:
     return found
 
 
-def disk_bytes(folder: Path) -> int:
-    """What a folder takes on the disk; it may be deeper than os.walk can go."""
-    done = subprocess.run(["du", "-sk", folder], capture_output=True, check=False)
-    return 1024 * int(done.stdout.split()[0]) if done.stdout else 0
+def disk_bytes(folders: set[Path]) -> dict[Path, int]:
+    """What each folder takes on the disk; it may be deeper than os.walk can go."""
+    done = subprocess.run(["du", "-sk", *folders], capture_output=True, text=True, check=False)
+    rows = (line.split("\t", 1) for line in done.stdout.splitlines())
+    return {Path(name): 1024 * int(kib) for kib, name in rows}
 
 
 class World:
@@ -730,9 +731,10 @@ class Stage:
     def _on_disk(self) -> tuple[int, int]:
         """What this kernel has on the disk, in bytes: its checkpoints, and its files."""
         own = set(self._sessions()) - self._others
-        log = {path for path in own if path.parent.name == "sessions"}
-        files = {self.world.scratch, *(own - log), Path(os.environ["WASI_KERNEL_HISTORY"]).parent}
-        return sum(map(disk_bytes, log)), sum(map(disk_bytes, files))
+        home = Path(os.environ["WASI_KERNEL_HISTORY"]).parent
+        found = disk_bytes({*own, self.world.scratch, home})
+        log = sum(size for path, size in found.items() if path.parent.name == "sessions")
+        return log, sum(found.values()) - log
 
     def _open(self) -> list[str]:
         """What the kernel process has open, and its threads, for a failed test."""
