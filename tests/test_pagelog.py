@@ -16,6 +16,7 @@ import resource
 import shutil
 import stat
 import tempfile
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -1257,6 +1258,28 @@ def test_a_log_keeps_within_its_bounds(tmp_path: Path, keep: int, limit: int, na
                 assert len(cells) <= keep + SMALL + 1 + names
         assert dropped > 3
     assert shown(tmp_path) == past
+
+
+def test_a_log_does_not_remember_what_it_has_dropped(tmp_path: Path):
+    """Memory stays what it is, however many checkpoints there have been."""
+    kept, runs = 4, 200
+
+    def step(log: PageLog) -> None:
+        log.append(2 * runs, [(2 * k, page(1)) for k in range(runs)], {})
+        log.compact(kept, ALL, lambda _: True)
+
+    tracemalloc.start()
+    try:
+        with contextlib.closing(PageLog(tmp_path, IMAGE)) as log:
+            peaks = []
+            for _ in range(4):
+                tracemalloc.reset_peak()
+                for _ in range(30):
+                    step(log)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert peaks[-1] - peaks[1] < runs * 30 * 8  # 8 bytes of each run would be noticed
 
 
 def test_what_is_within_the_bounds_stays(tmp_path: Path):

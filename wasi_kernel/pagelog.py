@@ -62,7 +62,6 @@ class PageLog:
         self._segments: dict[int, Segment] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
         self._table, self._at = Table(), 0
-        self._verified: set[int] = set()  # places of runs
         self._last = 0
         self.head = 0
         self.head_notes: dict[str, Any] = {}
@@ -254,7 +253,7 @@ class PageLog:
     def verify(self, ident: int) -> int:
         """Checks the pages that the state of `ident` is made of, those not checked before.
 
-        All are checked again if a segment was written by somebody else meanwhile.
+        Those of a segment that somebody else has written to meanwhile are checked again.
 
         Returns:
             0 if they are what was written, else the checkpoint that one of them is of.
@@ -263,11 +262,12 @@ class PageLog:
             stamp = segment.changed_ns
             if stamp != segment.stamp:
                 segment.stamp = stamp
-                self._verified.clear()
+                segment.verified.clear()
         self._go(ident)
         for found in self.chain(ident):
+            verified = self._segments[found.segment].verified
             for run in found.runs:
-                if run.place in self._verified or not self._table.uses(run):
+                if run.place in verified or not self._table.uses(run):
                     continue
                 crc = 0
                 for data in self.pieces([run]):
@@ -275,7 +275,7 @@ class PageLog:
                 if crc != run.crc:
                     self.damage.append(f"pages of checkpoint {found.id} are damaged")
                     return found.id
-                self._verified.add(run.place)
+                verified.add(run.place)
         return 0
 
     def newest_sound(self) -> int:
@@ -316,7 +316,7 @@ class PageLog:
         found = Checkpoint(ident, parent, pages, tuple(runs), notes, segment.number)
         segment.commit(CHECKPOINT, found, [data for _, data in spans])
         self._take(segment, CHECKPOINT, found)
-        self._verified.update(run.place for run in runs)
+        segment.verified.update(run.place for run in runs)
         if self._at == parent != ident:
             self._table.apply(found)
             self._at = ident
@@ -466,7 +466,7 @@ class PageLog:
             raise
         segment.end = offset
         self._take(segment, WHOLE, whole)
-        self._verified.update(run.place for run in runs)
+        segment.verified.update(run.place for run in runs)
         self._forget_tables()
 
     def _prune(self) -> None:
