@@ -1282,6 +1282,27 @@ def test_a_log_does_not_remember_what_it_has_dropped(tmp_path: Path):
     assert peaks[-1] - peaks[1] < runs * 30 * 8  # 8 bytes of each run would be noticed
 
 
+@pytest.mark.parametrize("limit", [150, 175, 200, 250, 400])
+def test_the_newest_cell_can_be_undone_if_there_is_room_for_it(tmp_path: Path, limit: int):
+    """Also right after old checkpoints were dropped, when the head's own segment had to go."""
+    whole, tags, dropped = 100, count(1), 0
+    with opened(tmp_path) as log:
+        log.append(whole, tagged([(0, [next(tags) for _ in range(whole)])]), {"kind": "start"})
+        past = seen(log)
+        for k in range(200):
+            first, pages = k * 7 % (whole - 6), 1 + k % 5
+            spans, notes = [(first, [next(tags) for _ in range(pages)])], {"kind": "cell", "k": k}
+            log.append(whole, tagged(spans), notes)
+            before = appended(past, seen(log), whole, spans, notes)
+            dropped += log.compact(100, limit * PAGE, is_cell)
+            past = seen(log)
+            assert past == compacted(before, past)
+            assert past.undoable(is_cell) >= 1
+            assert log.size <= limit * PAGE + OVERHEAD
+    assert dropped > 3
+    assert shown(tmp_path) == past
+
+
 def test_what_is_within_the_bounds_stays(tmp_path: Path):
     before, log = long(tmp_path)
     for _ in range(3):
