@@ -194,7 +194,7 @@ def kills(count: int, end_s: float) -> Report:
     report, rng = Report("kills"), random.Random(3)  # noqa: S311 - a seed, no secret
     facts: Counter[str] = Counter()
     with driven.kernel(report.wrong) as one:
-        one.run("mark = 0")
+        marks = Marks(one)
         before = leftovers.seals()
         half_s = (time.monotonic() + end_s) / 2
         for kill, until_s in ((_kill_worker, half_s), (_kill_kernel, end_s)):
@@ -202,7 +202,7 @@ def kills(count: int, end_s: float) -> Report:
             n = 0
             while n < count and time.monotonic() < until_s:
                 n += 1
-                problem = kill(one, n, rng, facts)
+                problem = kill(one, n, rng, facts, marks)
                 if problem:
                     report.wrong.append(f"{victim} {n}: {problem}")
             report.facts[f"kills of the {victim}"] = f"{n} of {count}"
@@ -221,26 +221,62 @@ def _unswept(one: Kernel) -> list[str]:
     return [f"{name} of a killed kernel is left" for name in left]
 
 
-def _kill_worker(one: Kernel, n: int, rng: random.Random, facts: Counter[str]) -> str:
-    """Kills the worker in the middle of something; what is wrong afterwards, empty if nothing.
+class Marks:
+    """A variable of the session that is set before each kill, and what it may be afterwards.
 
-    The mark may be lost with a checkpoint that was not written yet, or undone; no other can be.
+    It is what it was set to, unless the cell that was killed was `%undo`, or a cell's error says
+    that what the setting cell did is lost: its checkpoint was not written yet. Then it is what it
+    was before.
     """
-    if (said := one.outcome(f"mark = {n}")) != "ok":
-        return f"it does not work before: {said}"
-    sent = one.send(rng.choice(BUSY))
+
+    def __init__(self, one: Kernel) -> None:
+        self._one, self.value = one, 0
+        self._one.run("mark = 0")
+
+    def set(self, n: int) -> str:
+        """Sets it; what is wrong, empty if nothing."""
+        said = self._one.run(f"mark = {n}")
+        self._new, self._cell, self.told = n, said["execution_count"], ""
+        return "" if said["status"] == "ok" else f"it does not work before: {said}"
+
+    def check(self, busy: str) -> str:
+        """Looks at it; what is wrong, empty if nothing."""
+        for _ in range(2):  # a death between cells is told to the first that comes
+            said = self._one.run(f"assert mark == {self._new}, mark")
+            self.told += said.get("evalue", "")
+            if said.get("ename") != "WorkerKilled":
+                break
+        if said["status"] == "ok":
+            self.value = self._new
+            return ""
+        if said.get("evalue") != str(self.value):
+            return f"the mark was set to {self._new}, was {self.value}, and now: {said}"
+        if busy != "%undo" and f"[{self._cell}]" not in self.told:
+            return f"what cell {self._cell} did is lost, and nobody was told: {self.told}"
+        return ""
+
+
+def _kill_worker(one: Kernel, n: int, rng: random.Random, facts: Counter[str], marks: Marks) -> str:
+    """Kills the worker in the middle of something; what is wrong afterwards, empty if nothing."""
+    if problem := marks.set(n):
+        return problem
+    busy = rng.choice(BUSY)
+    sent = one.send(busy)
     time.sleep(rng.random() * MOMENT_S)  # the random moment
     for process in one.workers():
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    facts[f"worker's cells ended {one.reply(sent).get('ename', 'ok')}"] += 1
-    said = one.outcome(f"assert mark in ({n - 1}, {n}), mark")
-    if said == "WorkerKilled":  # it died between cells: the first to come is told
-        said = one.outcome(f"assert mark in ({n - 1}, {n}), mark")
-    return _after(one, said)
+    said = one.reply(sent)
+    marks.told = said.get("evalue", "")
+    facts[f"worker's cells ended {said.get('ename', 'ok')}"] += 1
+    problem = marks.check(busy)
+    facts["cells that were lost, as was told"] += "LOST as well" in marks.told
+    return problem or _after(one, "ok")
 
 
-def _kill_kernel(one: Kernel, n: int, rng: random.Random, facts: Counter[str]) -> str:
+def _kill_kernel(
+    one: Kernel, n: int, rng: random.Random, facts: Counter[str], _marks: Marks
+) -> str:
     """Kills the kernel process, every fourth one once more while it starts."""
     one.send(rng.choice(BUSY))
     time.sleep(rng.random() * MOMENT_S)
