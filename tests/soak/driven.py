@@ -153,15 +153,15 @@ class Kernel:
     def measure(self) -> dict[str, float]:
         """Memory (MiB), descriptors and threads of both; disk (MiB), mappings of the worker.
 
-        "own" is memory that is no clean page of a file: those are shared, and the system takes
-        them back.
+        "anonymous" is memory that is no file's. Pages of files (the base image, the page log) come
+        and go, and the system can take them back.
         """
         process, (worker,) = self.process, self.workers()
         found = {}
         for name, each in (("kernel", process), ("worker", worker)):
             found[f"{name} resident"] = each.memory_info().rss / leftovers.MIB
-            with contextlib.suppress(psutil.AccessDenied):
-                found[f"{name} own"] = each.memory_full_info().uss / leftovers.MIB
+            if (own := leftovers.anonymous_bytes(each.pid)) is not None:
+                found[f"{name} anonymous"] = own / leftovers.MIB
             found[f"{name} descriptors"] = each.num_fds()
             found[f"{name} threads"] = each.num_threads()
         if (maps := leftovers.mapped(worker.pid)) is not None:

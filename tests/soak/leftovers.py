@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -55,6 +56,16 @@ def mapped(pid: int) -> tuple[int, int] | None:
     fields = [line.split(None, 5) for line in lines]
     gone = {each[4] for each in fields if len(each) > 5 and each[5].endswith("(deleted)")}
     return len(fields), len(gone)
+
+
+def anonymous_bytes(pid: int) -> int | None:
+    """Resident memory of a process that is no file's; None where that cannot be seen."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^RssAnon:\s*(\d+) kB$", status, re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])
 
 
 def seals() -> dict[str, str]:

@@ -23,9 +23,12 @@ SAMPLES = 500
 """So many times in a part is measured."""
 
 SLOPES = {
-    "kernel resident": 0.5, "kernel own": 0.5, "kernel descriptors": 0.1, "kernel threads": 0.1,
-    "worker resident": 4.0, "worker own": 1.0, "worker descriptors": 0.1, "worker threads": 0.1,
-    "worker mappings": 100.0, "gone files mapped": 0.1, "disk": 1.0, "history": 0.5,
+    "kernel resident": 0.5, "kernel anonymous": 0.5,
+    "kernel descriptors": 0.1, "kernel threads": 0.1,
+    "worker resident": 4.0, "worker anonymous": 1.0,
+    "worker descriptors": 0.1, "worker threads": 0.1,
+    "worker mappings": 100.0, "gone files mapped": 0.1,
+    "disk": 1.0, "history": 0.5,
 }  # fmt: skip
 """What 1000 cells may add at most: MiB, or a number. Of the worker's resident memory most are pages
 of its base image, each of which the guest reads for the first time one day; the history is what
