@@ -23,16 +23,17 @@ SAMPLES = 500
 """So many times in a part is measured."""
 
 SLOPES = {
-    "kernel resident": 0.5, "kernel anonymous": 0.5,
+    "kernel resident": 1.0, "kernel anonymous": 1.0,
     "kernel descriptors": 0.1, "kernel threads": 0.1,
     "worker resident": 4.0, "worker anonymous": 1.0,
     "worker descriptors": 0.1, "worker threads": 0.1,
     "worker mappings": 100.0, "gone files mapped": 0.1,
     "disk": 1.0, "history": 0.5,
 }  # fmt: skip
-"""What 1000 cells may add at most: MiB, or a number. Of the worker's resident memory most are pages
-of its base image, each of which the guest reads for the first time one day; the history is what
-was typed."""
+"""What 1000 cells may add at most: MiB, or a number. In the kernel process Jupyter remembers 65,536
+signatures, in a set that grows by steps, and SQLite keeps 2 MB of pages (docs/soak.md). Of the
+worker's resident memory most are pages of its base image, each of which the guest reads for the
+first time one day; the history is what was typed."""
 
 ENOUGH = 2000
 """Fewer cells say nothing about a slope."""
