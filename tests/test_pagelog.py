@@ -16,6 +16,7 @@ import resource
 import shutil
 import stat
 import tempfile
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -1256,6 +1257,49 @@ def test_a_log_keeps_within_its_bounds(tmp_path: Path, keep: int, limit: int, na
                 cells = [c for c in log.chain(log.head) if is_cell(c)]
                 assert len(cells) <= keep + SMALL + 1 + names
         assert dropped > 3
+    assert shown(tmp_path) == past
+
+
+def test_a_log_does_not_remember_what_it_has_dropped(tmp_path: Path):
+    """Memory stays what it is, however many checkpoints there have been."""
+    kept, runs = 4, 200
+
+    def step(log: PageLog) -> None:
+        log.append(2 * runs, [(2 * k, page(1)) for k in range(runs)], {})
+        log.compact(kept, ALL, lambda _: True)
+
+    tracemalloc.start()
+    try:
+        with contextlib.closing(PageLog(tmp_path, IMAGE)) as log:
+            peaks = []
+            for _ in range(4):
+                tracemalloc.reset_peak()
+                for _ in range(30):
+                    step(log)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert peaks[-1] - peaks[1] < runs * 30 * 8  # 8 bytes of each run would be noticed
+
+
+@pytest.mark.parametrize("limit", [150, 175, 200, 250, 400])
+def test_the_newest_cell_can_be_undone_if_there_is_room_for_it(tmp_path: Path, limit: int):
+    """Also right after old checkpoints were dropped, when the head's own segment had to go."""
+    whole, tags, dropped = 100, count(1), 0
+    with opened(tmp_path) as log:
+        log.append(whole, tagged([(0, [next(tags) for _ in range(whole)])]), {"kind": "start"})
+        past = seen(log)
+        for k in range(200):
+            first, pages = k * 7 % (whole - 6), 1 + k % 5
+            spans, notes = [(first, [next(tags) for _ in range(pages)])], {"kind": "cell", "k": k}
+            log.append(whole, tagged(spans), notes)
+            before = appended(past, seen(log), whole, spans, notes)
+            dropped += log.compact(100, limit * PAGE, is_cell)
+            past = seen(log)
+            assert past == compacted(before, past)
+            assert past.undoable(is_cell) >= 1
+            assert log.size <= limit * PAGE + OVERHEAD
+    assert dropped > 3
     assert shown(tmp_path) == past
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wasi_kernel import Policy, Sandbox, caches, kernelspecs, upkeep
+from wasi_kernel import Policy, Sandbox, caches, kernelspecs, launch, upkeep
 from wasi_kernel.caches import Cache
 from wasi_kernel.policy import CheckpointLimits
 from wasi_kernel.sessionfile import Base
@@ -313,6 +313,31 @@ def test_a_removal_that_is_killed_leaves_no_half_folder(made: Made):
     age(half, 1)
     made.swept()
     assert not half.exists()
+
+
+def test_a_session_sweeps_what_killed_processes_left_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else it would stay until something is prepared again, which may be never."""
+    monkeypatch.setenv(caches.ENV, str(tmp_path / "cache"))
+    cache = Cache()
+    left, begun = (cache.folder("images") / f"{caches.NEW}{name}" for name in "ab")
+    folder = cache.folder("bundles") / f"{caches.NEW}c"
+    folder.mkdir()
+    (folder / "agent.py").touch()
+    for path in (left, begun):
+        path.touch()
+    for path in (left, folder):
+        age(path, 1)
+    session = launch.settings(Policy(), None)
+    try:
+        session.sweep()
+        assert session.scratch.path.exists()
+    finally:
+        session.release()
+    assert begun.exists()
+    assert not left.exists()
+    assert not folder.exists()
 
 
 # -- with the real thing -------------------------------------------------------------------------

@@ -309,6 +309,13 @@ class Cache:
                 with contextlib.suppress(OSError):  # the next sweep tries again
                     self.discard(path)
 
+    def sweep_half_made(self) -> None:
+        """Removes what killed processes had begun to make, an hour later."""
+        for path in self.path.glob(f"*/{NEW}*"):
+            if time.time() - used_s(path) > IN_USE_S:
+                with contextlib.suppress(OSError):  # the next sweep tries again
+                    self.discard(path)
+
 
 def _name(path: Path) -> str:
     """What a file is by its place in the cache; one that was put in another's place is not."""

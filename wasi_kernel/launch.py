@@ -132,11 +132,13 @@ class Settings:
             self.checkpoints.release()
 
     def sweep(self) -> None:
-        """Removes the folders of sessions that were killed."""
+        """Removes the folders of sessions that were killed, and what of the cache was half made."""
         base = self.scratch.path.parent
         folders.sweep(base, "" if base == self.cache / SCRATCH else _scratch_prefix())
         if self.checkpoints is not None:
             folders.sweep(self.checkpoints.path.parent)
+        with contextlib.suppress(InstallationError):  # nothing comes of this session; it says why
+            caches.Cache(self.cache).sweep_half_made()
 
     def boot(self, task: str, skip: int = 0, *, probe: bool = False) -> Frame:
         """The frame that a worker is started with.

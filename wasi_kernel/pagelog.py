@@ -4,7 +4,8 @@ A folder of segments, files of records that are only ever appended to (segments.
 
 A checkpoint is the state of its parent with its runs over it; without a parent, that of the base
 image. Checkpoints form a tree: going back and on from there begins a branch. Old segments are
-dropped whole, after the oldest state that stays has been written once more, complete (WHOLE).
+dropped whole, after the oldest state that stays has been written once more, complete, and what
+stands on it in dropped segments once more as it was (both WHOLE).
 
 The log reads and writes files and decides nothing: which pages changed is the worker's business,
 and what a checkpoint is called that of its notes. Standard library only.
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEGMENT_CHECKPOINTS = 50
+SEGMENT_PART = 8
+"""A segment that has this part of all the bytes allowed is the last one no longer."""
+
 PIECE_PAGES = 256
 
 
@@ -62,7 +66,6 @@ class PageLog:
         self._segments: dict[int, Segment] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
         self._table, self._at = Table(), 0
-        self._verified: set[int] = set()  # places of runs
         self._last = 0
         self.head = 0
         self.head_notes: dict[str, Any] = {}
@@ -254,7 +257,7 @@ class PageLog:
     def verify(self, ident: int) -> int:
         """Checks the pages that the state of `ident` is made of, those not checked before.
 
-        All are checked again if a segment was written by somebody else meanwhile.
+        Those of a segment that somebody else has written to meanwhile are checked again.
 
         Returns:
             0 if they are what was written, else the checkpoint that one of them is of.
@@ -263,11 +266,12 @@ class PageLog:
             stamp = segment.changed_ns
             if stamp != segment.stamp:
                 segment.stamp = stamp
-                self._verified.clear()
+                segment.verified.clear()
         self._go(ident)
         for found in self.chain(ident):
+            verified = self._segments[found.segment].verified
             for run in found.runs:
-                if run.place in self._verified or not self._table.uses(run):
+                if run.place in verified or not self._table.uses(run):
                     continue
                 crc = 0
                 for data in self.pieces([run]):
@@ -275,7 +279,7 @@ class PageLog:
                 if crc != run.crc:
                     self.damage.append(f"pages of checkpoint {found.id} are damaged")
                     return found.id
-                self._verified.add(run.place)
+                verified.add(run.place)
         return 0
 
     def newest_sound(self) -> int:
@@ -316,7 +320,7 @@ class PageLog:
         found = Checkpoint(ident, parent, pages, tuple(runs), notes, segment.number)
         segment.commit(CHECKPOINT, found, [data for _, data in spans])
         self._take(segment, CHECKPOINT, found)
-        self._verified.update(run.place for run in runs)
+        segment.verified.update(run.place for run in runs)
         if self._at == parent != ident:
             self._table.apply(found)
             self._at = ident
@@ -357,7 +361,9 @@ class PageLog:
     def compact(self, keep: int, limit_bytes: int, is_cell: Callable[[Checkpoint], bool]) -> bool:
         """Drops the oldest segments while there is more than asked for; did it drop one?
 
-        What the head and the named checkpoints need is written once more, complete, before.
+        What the head and the named checkpoints need is written once more, complete, before. If that
+        is the head itself, the newest cells are taken along as far as there is room for them: a
+        user can always undo the last one, unless the present state alone is too large.
 
         Args:
             keep: So many cells before the head stay; up to a segment's more do.
@@ -369,11 +375,11 @@ class PageLog:
             PageLogError: What is needed is damaged; what is there stays.
         """
         last = self._open_segment()
-        if last.checkpoints >= SEGMENT_CHECKPOINTS or last.end >= limit_bytes // 8:
+        if last.checkpoints >= SEGMENT_CHECKPOINTS or last.end >= limit_bytes // SEGMENT_PART:
             self._begin()
         victims = self._victims(keep, limit_bytes, is_cell)
         if victims:
-            self._drop(victims)
+            self._drop(victims, keep, limit_bytes)
         return bool(victims)
 
     def _victims(
@@ -403,7 +409,24 @@ class PageLog:
         states = [self.state(ident) for ident in {self.head, *self.names.values()}]
         return PAGE * sum(run.count for state in states for run in state)
 
-    def _drop(self, victims: list[Segment]) -> None:
+    def _tail(self, keep: int, left_bytes: int, limit_bytes: int) -> list[Checkpoint]:
+        """The newest checkpoints, the head last, that fit into the log beside `left_bytes`.
+
+        They and the state that they stand on, which is taken to be as large as the head's, are to
+        be written once more; they take no more than a segment does. None of them is damaged.
+        """
+        found: list[Checkpoint] = []
+        room = min(limit_bytes - left_bytes - self._needed_bytes(), limit_bytes // SEGMENT_PART)
+        for each in self.chain(self.head):
+            room -= records.head_bytes(len(each.runs), each.notes) + PAGE * each.written
+            if not each.parent or room < 0 or len(found) == keep:
+                break
+            if self.verify(each.id) or self.verify(each.parent):
+                break
+            found.append(each)
+        return found[::-1]
+
+    def _drop(self, victims: list[Segment], keep: int, limit_bytes: int) -> None:
         """Drops segments, after what is needed of them has been written elsewhere.
 
         Raises:
@@ -411,16 +434,21 @@ class PageLog:
             PageLogError: It is damaged, and would get a new checksum.
         """
         numbers = {segment.number for segment in victims}
-        needed = []
+        needed: list[int] = []
         for kept in (self.head, *self.names.values()):
             needed += [c.id for c in self.chain(kept) if c.segment in numbers][:1]
+        tail: list[Checkpoint] = []
+        if self.head and self._checkpoints[self.head].segment in numbers:
+            left_bytes = self.size - sum(segment.end for segment in victims)
+            tail = self._tail(keep, left_bytes, limit_bytes)
+            needed[0] = tail[0].parent if tail else self.head
         for ident in needed:
             if self.verify(ident):
                 raise PageLogError(self._folder.name, self.damage[-1])
         last = self._open_segment()
         was = last.end, last.checkpoints, dict(self._checkpoints)
         try:
-            self._rewrite(needed)
+            self._rewrite(needed, tail)
         except OSError:
             last.end, last.checkpoints, self._checkpoints = was
             self._forget_tables()
@@ -434,9 +462,11 @@ class PageLog:
             self._disk.remove(segment.path)
             self._segments.pop(segment.number).close()
 
-    def _rewrite(self, needed: list[int]) -> None:
+    def _rewrite(self, needed: list[int], tail: list[Checkpoint]) -> None:
         for ident in dict.fromkeys(needed):
             self._write_whole(ident)
+        for found in tail:
+            self._write_again(found)
         for name, ident in self.names.items():  # what says so may stand in what is dropped
             self._note(NAME, ident, {"name": name})
         if self.head or self.head_notes:
@@ -445,7 +475,14 @@ class PageLog:
     def _write_whole(self, ident: int) -> None:
         """Writes a checkpoint once more, with everything that differs from the base image."""
         found = self._checkpoints[ident]
-        spans = records.joined(self.state(ident))
+        self._copy(found, 0, records.joined(self.state(ident)))
+
+    def _write_again(self, found: Checkpoint) -> None:
+        """Writes a checkpoint once more, with what differs from its parent."""
+        self._copy(found, found.parent, [[run] for run in found.runs])
+
+    def _copy(self, found: Checkpoint, parent: int, spans: list[list[Run]]) -> None:
+        """Writes a checkpoint once more, on that parent; `spans`: what lies together in memory."""
         segment = self._open_segment()
         first = segment.end + records.head_bytes(len(spans), found.notes)
         place, runs, offset = records.place_in(segment.number, first), [], first
@@ -458,7 +495,7 @@ class PageLog:
                 runs.append(Run(parts[0].page, count, place, crc))
                 place += count
             number, notes = segment.number, found.notes
-            whole = Checkpoint(found.id, 0, found.pages, tuple(runs), notes, number)
+            whole = Checkpoint(found.id, parent, found.pages, tuple(runs), notes, number)
             self._disk.write(segment.fd, [records.encode(WHOLE, whole)], segment.end)
         except OSError:
             with contextlib.suppress(OSError):
@@ -466,7 +503,7 @@ class PageLog:
             raise
         segment.end = offset
         self._take(segment, WHOLE, whole)
-        self._verified.update(run.place for run in runs)
+        segment.verified.update(run.place for run in runs)
         self._forget_tables()
 
     def _prune(self) -> None:

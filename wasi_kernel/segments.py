@@ -113,6 +113,7 @@ class Segment:
         end: The end of what is committed in it, in bytes.
         checkpoints: How many checkpoints were committed to it.
         stamp: When it was last written (`changed_ns`), as far as is known here.
+        verified: The places of those of its runs that are known to be what was written.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Segment:
         self._visible_bytes = self.end = PAGE
         self.checkpoints = 0
         self.stamp = 0
+        self.verified: set[int] = set()
 
     @classmethod
     def open(

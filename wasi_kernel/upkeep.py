@@ -156,8 +156,7 @@ def remove(
                 spared.append((entry, why))
         for name, keep in SCRAPS.items():
             cache.sweep(name, keep)
-        for name in (*KINDS, "runtimes"):
-            _sweep_half_made(cache, name)
+        cache.sweep_half_made()
     for name in ("sessions", "scratch"):
         with contextlib.suppress(OSError):
             folders.sweep(cache.folder(name))
@@ -240,13 +239,6 @@ def _size(path: Path) -> int:
             if not os.path.islink(name) and os.path.isdir(name):
                 waiting += [entry.path for entry in os.scandir(name)]
     return total
-
-
-def _sweep_half_made(cache: Cache, name: str) -> None:
-    for path in cache.folder(name).glob(f"{caches.NEW}*"):
-        if time.time() - caches.used_s(path) > caches.IN_USE_S:
-            with contextlib.suppress(OSError):
-                cache.discard(path)
 
 
 # -- who needs it --------------------------------------------------------------------------------
