@@ -217,11 +217,11 @@ CASES = {
         "rng.random(3).tolist(), np.random.random(3).tolist()",
     ),
     "a task of asyncio": Case(
-        "import asyncio\nlog = []\nasync def tick():\n    for n in range(1000):\n"
-        "        log.append(n)\n        await asyncio.sleep(0)\n"
-        "task = asyncio.create_task(tick())\nawait asyncio.sleep(0)",
+        "import asyncio\nlog = []\ngate = asyncio.Event()\nasync def tick():\n"
+        "    for n in range(1000):\n        log.append(n)\n        await gate.wait()\n"
+        "        gate.clear()\ntask = asyncio.create_task(tick())\nawait asyncio.sleep(0)",
         "task.cancel(); await asyncio.sleep(0)",
-        "await asyncio.sleep(0)\nlen(log), task.done()",
+        "gate.set()\nawait asyncio.sleep(0.01)\nlen(log), task.done()",
     ),
     "a future and its callback": Case(
         "import asyncio\nlog = []\nfuture = asyncio.get_running_loop().create_future()\n"
