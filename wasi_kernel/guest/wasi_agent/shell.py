@@ -27,7 +27,7 @@ from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 
 from wasi_agent import tracebacks
-from wasi_agent.explain import explanation
+from wasi_agent.explain import explanation, limit_of
 from wasi_agent.tracebacks import name_of, text_of
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class ZMQInteractiveShell(InteractiveShell):
     interrupted = False
     cell_text = ""
     last_error: BaseException | None = None
+    last_shown: BaseException | None = None
+    reached: dict[str, Any] | None = None
     failed_display = False
     _shown = False
 
@@ -290,6 +292,11 @@ class ZMQInteractiveShell(InteractiveShell):
 
         form.structured_traceback = structured_traceback
 
+    def _granted(self) -> list[str]:
+        """Guest paths of the granted folders, as far as they are known."""
+        magics: Any = self.magics_manager.registry.get("WasiMagics")
+        return [each["guest_path"] for each in magics.facts.get("grants", [])] if magics else []
+
     def _format_exception_for_storage(self, exception: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """What IPython's history keeps of an error: what was shown of it."""
         return {
@@ -301,10 +308,12 @@ class ZMQInteractiveShell(InteractiveShell):
         stb = tracebacks.readable(list(stb))
         real = issubclass(type(evalue), BaseException)  # its __class__ may say anything
         with contextlib.suppress(Exception):
-            said = explanation(evalue, self.door.limits) if real else None
+            self.reached = limit_of(evalue, self.door.limits) if real else None
+            said = explanation(evalue, self.reached, self._granted()) if real else None
             if said is not None:
                 stb.append(said)
         self.last_error = evalue if real else None
+        self.last_shown = self.last_error
         hook: Any = self.displayhook
         if hook.formatting:
             self.failed_display = True
