@@ -22,8 +22,9 @@ INSTEAD = {
 
 DISTRIBUTIONS = {
     "Bio": "biopython", "Crypto": "pycryptodome", "PIL": "pillow", "attr": "attrs",
-    "bs4": "beautifulsoup4", "cv2": "opencv-python", "dateutil": "python-dateutil", "docx": "python-docx",
-    "dotenv": "python-dotenv", "fitz": "pymupdf", "git": "gitpython", "jwt": "pyjwt",
+    "bs4": "beautifulsoup4", "cv2": "opencv-python", "dateutil": "python-dateutil",
+    "docx": "python-docx", "dotenv": "python-dotenv", "fitz": "pymupdf", "git": "gitpython",
+    "jwt": "pyjwt",
     "Levenshtein": "levenshtein", "magic": "python-magic", "psycopg2": "psycopg2-binary",
     "pydantic_core": "pydantic-core", "serial": "pyserial", "skimage": "scikit-image",
     "sklearn": "scikit-learn", "slugify": "python-slugify", "usb": "pyusb", "yaml": "pyyaml",

@@ -19,6 +19,7 @@ ALARMS = (
     "there are no timers and no signals from outside here; limits.cell_s in the policy, or "
     "--cell-seconds, ends a cell, and asyncio.timeout ends what awaits"
 )
+CALLS = "WASI, the system that Python runs on here, has no such call"
 USERS = "there are no users here, so nothing has an owner either"
 
 
@@ -65,6 +66,14 @@ ATTRIBUTES = {
         ("getlogin", "getuid", "geteuid", "getgid", "getegid", "getgroups", "setuid", "setgid",
          "chown", "lchown", "fchown", "umask"),
         Cause("users", USERS),
+    ),
+    **dict.fromkeys(
+        ("chroot", "confstr", "copy_file_range", "dup", "dup2", "eventfd", "fchdir", "fchmod",
+         "fstatvfs", "getloadavg", "getpriority", "getxattr", "listxattr", "lockf", "major",
+         "makedev", "memfd_create", "minor", "mkfifo", "mknod", "sched_getaffinity",
+         "sched_setaffinity", "sendfile", "setpriority", "setxattr", "splice", "statvfs", "sync",
+         "ttyname"),
+        Cause("system-call", CALLS),
     ),
 }  # fmt: skip
 
@@ -158,7 +167,7 @@ def explanation(
         return f"[wasi-kernel] {found.text}."
     if isinstance(error, ModuleNotFoundError) and _is_a_package(error.name):
         top = str(error.name).partition(".")[0]
-        return f"[wasi-kernel] {top} is not installed here; %wasi why says how it can be."
+        return f"[wasi-kernel] {top} is not installed here; %wasi why says more."
     return None
 
 

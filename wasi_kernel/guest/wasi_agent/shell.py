@@ -192,6 +192,16 @@ class ZMQInteractiveShell(InteractiveShell):
                 "plots appear in the notebook with %matplotlib inline"
             )
 
+    def enable_matplotlib(self, gui: Any = None) -> Any:
+        """Plots are pictures in the notebook; backends that need more say so."""
+        try:
+            return super().enable_matplotlib(gui)
+        except (ImportError, RuntimeError) as e:
+            raise UsageError(
+                f"%matplotlib {gui} cannot work here: there is no screen, and this backend is not "
+                f"installed ({e}); %matplotlib inline draws plots in the notebook"
+            ) from None
+
     def system(self, cmd: str) -> None:
         """There are no processes; pip is %pip."""
         if (pip := _PIP.fullmatch(cmd)) is not None:

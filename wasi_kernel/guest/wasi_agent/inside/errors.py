@@ -25,12 +25,12 @@ PLAIN = {
     errno.ENOTDIR: ("not-a-folder", "a folder is wanted, and that is a file, or leads through one"),
     errno.ELOOP: ("link-loop", "symbolic links lead in a circle"),
     errno.ENAMETOOLONG: ("name-too-long", "the host's file system takes no name that long"),
-    errno.EXDEV: ("across-grants", "nothing is moved or linked from one granted folder to another "
-                  "by its name; shutil.move copies it"),
-    errno.EBADF: ("closed", "that file is not open: it was closed, or it was open in a state that "
-                  "came back (%undo, the death of a guest), which no file survives"),
-    errno.EACCES: ("host-permissions", "the host's own file permissions do not let the kernel's "
-                   "user do that; the policy does"),
+    errno.EXDEV: ("across-grants", ("nothing is moved or linked from one granted folder to another "
+                  "by its name; shutil.move copies it")),
+    errno.EBADF: ("closed", ("that file is not open: it was closed, or it was open in a state that "
+                  "came back (%undo, the death of a guest), which no file survives")),
+    errno.EACCES: ("host-permissions", ("the host's own file permissions do not let the kernel's "
+                   "user do that; the policy does")),
     errno.ENOTSUP: ("not-supported", "WASI has no such operation"),
     errno.ENOSYS: ("not-supported", "this runtime has no such operation"),
 }  # fmt: skip
@@ -74,8 +74,8 @@ def why(error: BaseException, given: Surroundings) -> tuple[BaseException, Reaso
         reason = _of(one, given)
         if reason is not None:
             return one, reason
-    text = f"the sandbox has nothing to do with this {name_of(type(error))}"
-    return error, Reason("not-the-sandbox", text, "it would be the same in any Python")
+    text = f"no rule of the sandbox is known to be behind this {name_of(type(error))}"
+    return error, Reason("not-the-sandbox", text)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -147,19 +147,22 @@ def _os_error(error: OSError, given: Surroundings) -> Reason | None:
 
 def _two_paths(source: str, target: str, given: Surroundings) -> Reason:
     """Why a file was not renamed, or a link not made."""
-    for path in (target, source):
-        reason = paths.why(path, given.folders, errno.EPERM)
-        if reason.code not in ("there", "missing", "link-dangling"):
-            break
-    else:
-        reason = Reason("refused", "the host refuses to make this link")
-    if source.startswith("/"):
-        return reason._replace(
-            code="absolute-link" if reason.code == "refused" else reason.code,
-            text=f"{reason.text}. A symbolic link whose target begins with / is never made: it "
-            "would mean another file on the host",
-            do=reason.do or "make the link relative, inside of one granted folder",
+    problems = [paths.why(path, given.folders, errno.EPERM) for path in (target, source)]
+    usable = ("there", "missing", "link-dangling")
+    if problems[0].code not in usable:
+        return problems[0]
+    reason = problems[1]
+    if source.startswith("/") and reason.code != "read-only":
+        return Reason(
+            "absolute-link", f"a symbolic link to {source} is not made: one whose target begins "
+            "with / would mean another file on the host",
+            "make the link relative, inside of one granted folder",
         )  # fmt: skip
+    if source.startswith("/"):
+        text = "; and a symbolic link whose target begins with / is never made"
+        return reason._replace(text=reason.text + text)
+    if reason.code in usable:
+        return Reason("refused", f"the host refuses to do this with {source} and {target}")
     return reason
 
 
@@ -190,7 +193,9 @@ def _limit(row: dict[str, Any], text: str) -> Reason:
     more = min(2 * allowed or 1024, LARGEST.get(name, 2 * allowed or 1024))
     said = f"{text} (limits.{name} = {_size(name, allowed)})"
     if more <= allowed:
-        return Reason("limit", f"{said}; there cannot be more", "%wasi limits shows all", limit=name)
+        return Reason(
+            "limit", f"{said}; there cannot be more", "%wasi limits shows all", limit=name
+        )
     return Reason(
         "limit", said, "%wasi limits shows what is used of all limits",
         f"[limits]\n{name} = {_toml(name, more)}", f"{row['option']} {_size(name, more)}",
@@ -215,7 +220,9 @@ def _interrupt(given: Surroundings) -> Reason:
     limits = given.facts.get("limits", {})
     set_ones = [name for name in ("cell_s", "cell_cpu_s") if limits.get(name)]
     if not set_ones:
-        return Reason("interrupted", "the cell was interrupted by the user; no limit of time is set")
+        return Reason(
+            "interrupted", "the cell was interrupted by the user; no limit of time is set"
+        )
     name = set_ones[0]
     row = _row(name, given)
     text = f"the cell was interrupted by the user, or by a limit of time, limits.{name}"
@@ -259,8 +266,8 @@ def _module(name: str, given: Surroundings) -> Reason:
             "cannot load; no policy brings it", f"there is: {instead}", nearest=nearest,
         )  # fmt: skip
     return Reason(
-        "not-installed", f"{top} is not installed; packages of pure Python can be", _pip(package, given),
-        line, option, nearest=nearest,
+        "not-installed", f"{top} is not installed; packages of pure Python can be",
+        _pip(package, given), line, option, nearest=nearest,
     )  # fmt: skip
 
 

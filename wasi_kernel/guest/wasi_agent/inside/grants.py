@@ -1,4 +1,4 @@
-"""`%wasi grants`: the folders that this session has, what may be done there, and which line grants it.
+"""`%wasi grants`: the folders that a session has, what may be done there, which line grants it.
 
 A folder's place on the host is not told: the policy's line has HOST there.
 """
@@ -104,11 +104,11 @@ def _changed(folder: Folder) -> str:
         return "nothing"
     if folder.entries is None or folder.bytes is None:
         return "not known"
-    return f"{folder.entries:,} {'entry' if folder.entries == 1 else 'entries'}, {mib(folder.bytes)}"
+    return (
+        f"{folder.entries:,} {'entry' if folder.entries == 1 else 'entries'}, {mib(folder.bytes)}"
+    )
 
 
 def plain(found: list[Folder]) -> list[dict[str, Any]]:
     """The folders as data, without counts."""
-    return [
-        {k: v for k, v in f._asdict().items() if k not in ("bytes", "entries")} for f in found
-    ]
+    return [{k: v for k, v in f._asdict().items() if k not in ("bytes", "entries")} for f in found]

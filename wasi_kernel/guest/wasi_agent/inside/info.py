@@ -27,7 +27,7 @@ class Report:
         return "\n\n".join(map(repr, self._tables))
 
     def _repr_html_(self) -> str:
-        return "".join(table._repr_html_() for table in self._tables)  # noqa: SLF001 - of its kind
+        return "".join(table._repr_html_() for table in self._tables)
 
 
 def run(magics: WasiMagics, line: str, cell: str | None) -> Report:
@@ -107,7 +107,8 @@ def _session(host: dict[str, Any]) -> str:
 
 def _age(age_s: float) -> str:
     """A time span, for people, by its two largest units."""
-    left, parts = int(age_s), []
+    left = int(age_s)
+    parts: list[str] = []
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, unit)
         if count or (unit == 1 and not parts):
@@ -128,7 +129,7 @@ def _folders(found: list[grants.Folder]) -> Table:
 def _limits(said: list[dict[str, Any]]) -> Table:
     from wasi_agent.inside.limits import LIMITS, amount
 
-    rows = [("limit", "used", "allowed")]
+    rows: list[tuple[str, ...]] = [("limit", "used", "allowed")]
     rows += [
         (LIMITS[row["limit"]][0], *(amount(row["limit"], row[key]) for key in ("used", "allowed")))
         for row in said

@@ -26,9 +26,14 @@ MOST_NAMES = 10_000
 MOST_LINKS = 40
 """Links that are followed on the way to a file: as many as Linux follows."""
 
-OWN = ("/tmp", "/home/wasi", "/usr/local/lib", "/usr/lib/wasi-kernel", "/opt/packages",
-       "/opt/installed")  # fmt: skip
+OWN = (
+    "/tmp", "/home/wasi", "/usr/local/lib", "/usr/lib/wasi-kernel",  # noqa: S108 - guest paths
+    "/opt/packages", "/opt/installed",
+)  # fmt: skip
 """Guest paths at which nothing can be granted, since sessions have folders of their own there."""
+
+SYSTEM = ("/proc", "/sys", "/dev", "/run")
+"""Folders of an operating system's own, which the host refuses to grant."""
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
@@ -92,7 +97,7 @@ def why(path: str, folders: Sequence[Folder], number: int | None = None) -> Reas
         return _nowhere(absolute, folders, writable=writing)
     parts = [p for p in absolute[len(folder.guest_path) :].split("/") if p not in ("", ".")]
     if _climbs(parts):
-        return _climbed(absolute, folder, folders, writable=writing)
+        return _climbed(absolute, folder, folders)
     reason = _walk(absolute, folder, parts)
     if reason.code in ("link-outside", "link-loop"):
         return reason
@@ -136,9 +141,7 @@ def _climbs(parts: Sequence[str]) -> bool:
     return False
 
 
-def _climbed(
-    absolute: str, folder: Folder, folders: Sequence[Folder], *, writable: bool
-) -> Reason:
+def _climbed(absolute: str, folder: Folder, folders: Sequence[Folder]) -> Reason:
     plain = posixpath.normpath(absolute)
     said = f"{absolute} leads up out of {folder.guest_path}, and no granted folder has a way up"
     target = folder_of(plain, folders)
@@ -150,12 +153,17 @@ def _climbed(
 
 def _nowhere(absolute: str, folders: Sequence[Folder], *, writable: bool) -> Reason:
     plain = posixpath.normpath("/" + absolute.lstrip("/"))
+    if any((plain + "/").startswith(system + "/") for system in SYSTEM):
+        return Reason(
+            "system", f"{plain} would be a part of the operating system's own, and there is none "
+            "in the sandbox; the host's is never granted", "Python has much of what is in there: "
+            "os.urandom, os.devnull, sys, platform",
+        )  # fmt: skip
     above = posixpath.dirname(plain)
     at = plain if above == "/" else above
     line, option = ("", "") if plain == "/" else grant(at, writable=writable)
     if not line and plain != "/":  # a place of its own, apart from those that are taken
         line, option = grant("/data", writable=writable)
-    known = folder_of(plain, folders)
     if plain == "/" or any(f.guest_path.startswith(plain + "/") for f in folders):
         return Reason(
             "not-granted", f"{plain} only shows where the granted folders are; nothing else can "
@@ -168,7 +176,6 @@ def _nowhere(absolute: str, folders: Sequence[Folder], *, writable: bool) -> Rea
     near = difflib.get_close_matches(plain, tops, 3, 0.75) + difflib.get_close_matches(
         at, tops, 3, 0.75
     )
-    del known
     return Reason(
         "not-granted", f"{plain} is in no granted folder, so here it does not exist, whatever "
         "the host has there", "put the file into a granted folder; own files can be in /tmp",
@@ -211,9 +218,7 @@ def _walk(absolute: str, folder: Folder, parts: list[str]) -> Reason:
         except FileNotFoundError:
             return _missing(at, here, folder, linked=links > 0)
         except NotADirectoryError:
-            return Reason(
-                "not-a-folder", f"{here} is a file, so nothing can be in it", exists=here
-            )
+            return Reason("not-a-folder", f"{here} is a file, so nothing can be in it", exists=here)
         except OSError as e:
             return Reason("refused", f"{at}: the host's own file system says: {e.strerror}")
         if not is_link:

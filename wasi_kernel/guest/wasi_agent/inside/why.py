@@ -64,7 +64,9 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Explanation:
     folders = grants.folders(magics)
     asked = _asked(magics, line)
     if asked is None:
-        return _nothing(folders)
+        what = f"no error came of {line}" if line else "no error was shown in this session"
+        reason = paths.Reason("nothing", what, "%wasi why PATH explains a path")
+        return _shown("Why: nothing to explain", None, "", reason, folders)
     if isinstance(asked, str):
         return _shown(f"Why: {asked}", None, asked, paths.why(asked, folders), folders)
     surroundings = errors.Surroundings(
@@ -76,7 +78,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Explanation:
 
 
 def _asked(magics: WasiMagics, line: str) -> BaseException | str | None:
-    """An error or a path; None: there is no error to be explained."""
+    """An error or a path; None: there is nothing to be explained."""
     shell = magics.shell
     if not line:
         last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
@@ -100,7 +102,7 @@ def _asked(magics: WasiMagics, line: str) -> BaseException | str | None:
         return value
     if isinstance(value, (str, bytes, os.PathLike)):
         return os.fsdecode(value)
-    return line if plain else ValueError(f"{line}: no error came of it, so there is none to explain")
+    return line if plain else None
 
 
 def _value(shell: Any, tree: ast.Module, line: str) -> Any:
@@ -128,13 +130,6 @@ def _unquoted(line: str) -> str:
     return line[1:-1] if quoted else line
 
 
-def _nothing(folders: list[Folder]) -> Explanation:
-    reason = paths.Reason(
-        "nothing", "no error was shown in this session", "%wasi why PATH explains a path"
-    )
-    return _shown("Why: nothing to explain", None, "", reason, folders)
-
-
 def _shown(
     title: str, error: BaseException | None, path: str, reason: Reason, folders: list[Folder]
 ) -> Explanation:
@@ -142,7 +137,7 @@ def _shown(
     about_paths = reason.code in ("not-granted", "climbs", "link-outside")
     if about_paths:
         rows.append(("granted", _granted(folders)))
-    if reason.exists and reason.code != "there":
+    if reason.exists and reason.code in ("not-granted", "climbs", "missing", "link-dangling"):
         rows.append(("there is", reason.exists))
     if reason.nearest:
         rows.append(("do you mean", ", ".join(reason.nearest)))
