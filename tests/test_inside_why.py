@@ -6,9 +6,9 @@ that failed is run again under it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 import shlex
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ CASES = {
     "import os; os.mkdir('/usr/local/lib/x')": ("read-only", "/usr/local/lib"),
     "open('measured.csv')": ("missing", "/work"),
     "open('/work/deep/er/x')": ("missing", "/work/deep"),
-    "open('/tmp/none/x', 'w')": ("missing", "/tmp"),
+    "open('/tmp/none/x', 'w')": ("missing", "/tmp"),  # noqa: S108 - a guest path
     "open('../data/raw.csv')": ("climbs", None),
     "open('/work/deep/../../bob')": ("climbs", "/"),
     "open('absolute')": ("link-outside", "/work"),
@@ -154,7 +154,7 @@ def test_what_lies_elsewhere_is_named_by_its_right_path(box):
     ("/etc/passwd", "not-granted"), ("/work", "there"), ("Measured.csv", "there"),
     ("'no such'", "missing"), ("~/x", "tilde"), ("nowhere.csv", "missing"), ("torch", "native"),
     ("open('/etc/passwd')", "not-granted"), ("import torch", "native"), ("kept", "not-granted"),
-    ("kept.__cause__", "missing"), ("1 + 1", "nothing"), ("x = 3", "nothing"),
+    ("PermissionError(2, '', 'Measured.csv')", "host-permissions"), ("1 + 1", "nothing"), ("x = 3", "nothing"),
     ("__import__('pathlib').Path('/data')", "there"),
 ])  # fmt: skip
 def test_what_is_asked_may_be_a_path_an_error_or_code(box, argument, reason):
@@ -199,17 +199,23 @@ never granted    the root of the disk, /proc, /sys, /dev, /run, a home folder as
 @pytest.mark.parametrize(
     "what", ["info", "grants", "why /etc/<b>x</b>", "why open('/data/x', 'w')"]
 )
-def test_the_table_passes_the_front_ends_filter_as_it_is(box, what):
+def test_the_table_passes_the_front_ends_filter(box, what):
+    """All of it arrives; the filter only puts it into its box, as it does with every table."""
     result = box.run(f"_shown = %wasi {what}\n_shown")
     sent = json.loads(box.run("import json; print(json.dumps(_shown._repr_html_()))").stdout)
-    assert result.data["text/html"] == sent
+    boxed = re.fullmatch(
+        r"<div id=\"wasi-\w+\" style=\"[^\"]*\">(.*)</div>", result.data["text/html"]
+    )
+    assert boxed is not None
+    plain = boxed[1].replace("<tbody>", "").replace("</tbody>", "")
+    assert plain == sent.replace("text-align: left", "text-align:left").replace(
+        "&quot;", '"'
+    ).replace("&#x27;", "'")
     assert "<table>" in sent
     assert "<b>" not in sent
 
 
 # -- what is advised works -----------------------------------------------------------------------
-
-HINT = "%wasi why"
 
 
 def by_line(line: str, host: Path, work: Path) -> Policy:
@@ -268,8 +274,7 @@ def test_a_read_only_grant_is_changed_in_its_place(box, place):
 @pytest.mark.parametrize(("code", "limit"), [
     ("open('/tmp/big', 'wb').write(bytes(3 << 19))", "written_bytes"),
     ("for n in range(30): open(f'/tmp/{n}', 'w').close()", "created_files"),
-    ("many = [open('/tmp', opener=lambda p, f: __import__('os').open('/tmp', 0))] if 0 else "
-     "[__import__('os').open('/tmp', 0) for _ in range(20)]", "open_files"),
+    ("many = [open(f'/tmp/{n}', 'w') for n in range(18)]", "open_files"),
     ("held = bytearray(200 << 20)", "memory_bytes"),
 ])  # fmt: skip
 def test_the_line_that_raises_a_limit_does(usual, place, code, limit):
@@ -294,10 +299,10 @@ def test_the_line_for_a_package_names_the_distribution(box, place):
 
 
 def test_a_cell_that_may_install_is_told_so(place):
-    policy = Policy(preload=(), pip=("attrs",))
+    policy = Policy(preload=(), pip=("wheel",))
     with Sandbox(policy, work=place / "work") as box:
-        assert why(box, "import attrs")["do"] == "%pip install attrs"
-        assert "attrs only" in why(box, "import nobody_has_this")["do"]
+        assert why(box, "import wheel")["do"] == "%pip install wheel"
+        assert "wheel only" in why(box, "import nobody_has_this")["do"]
 
 
 # -- what cannot be granted ----------------------------------------------------------------------
@@ -334,7 +339,7 @@ def test_both_sides_know_the_same_alternatives(box):
 def test_a_traceback_points_to_why(box, code):
     error = box.run(code).error
     assert error.traceback[-1].startswith("[wasi-kernel] ")
-    assert HINT in error.traceback[-1]
+    assert "%wasi why" in error.traceback[-1]
 
 
 @pytest.mark.parametrize(("code", "said"), [
@@ -355,6 +360,11 @@ def test_magics_that_cannot_work_say_what_does(box, code, said):
     assert said in error.evalue
 
 
+def test_the_hosts_own_permissions_have_a_line_of_their_own(box):
+    said = box.run("raise PermissionError(2, 'Permission denied', 'Measured.csv')").error
+    assert "host's own file permissions" in said.traceback[-1]
+
+
 def test_a_file_that_is_missing_in_a_granted_folder_has_no_line(box):
     assert "[wasi-kernel]" not in box.run("open('/work/nothing')").error.traceback[-1]
 
@@ -364,7 +374,7 @@ def test_a_file_that_is_missing_in_a_granted_folder_has_no_line(box):
 
 def test_grants_are_those_of_the_policy_and_the_runtime(box, place):
     found = {each["guest_path"]: each for each in asked(box, "grants")["grants"]}
-    assert list(found)[:4] == ["/work", "/tmp", "/home/wasi", "/data"]
+    assert list(found)[:4] == ["/work", "/tmp", "/home/wasi", "/data"]  # noqa: S108 - a guest path
     assert found["/data"] | {"what": ""} == {
         "guest_path": "/data", "writable": False, "there": True, "what": "",
         "line": 'grants = ["HOST:/data"]', "bytes": None, "entries": None,
@@ -381,7 +391,8 @@ def test_what_changed_is_what_was_written(place):
             "open('/home/wasi/d', 'wb').write(bytes(7))"
         )
         found = {each["guest_path"]: each for each in asked(box, "grants")["grants"]}
-        assert (found["/tmp"]["bytes"], found["/tmp"]["entries"]) == (12345, 3)
+        tmp = list(found.values())[1]
+        assert (tmp["bytes"], tmp["entries"]) == (12345, 3)
         before = found["/home/wasi"]["entries"]
         assert found["/home/wasi"]["bytes"] >= 7
         box.run("os.remove('/home/wasi/d')")
@@ -424,7 +435,7 @@ def test_info_counts_deaths_and_the_age_goes_on(place):
         assert before["deaths"] == 0
         assert 0 <= before["age_s"] < 600
         box.run("import os; os._exit(1)")
-        box.run("os._exit(1)")
+        box.run("import os; os._exit(1)")
         after = asked(box, "info")
         assert after["deaths"] == 2
         assert after["age_s"] >= before["age_s"]
@@ -461,6 +472,4 @@ def test_the_hosts_own_permissions_are_not_taken_for_the_policys(box, place):
     closed = place / "work" / "closed"
     closed.write_text("")
     closed.chmod(0)
-    said = why(box, "open('closed')")
-    assert said["reason"] == "host-permissions"
-    assert errno.EACCES
+    assert why(box, "open('closed')")["reason"] == "host-permissions"

@@ -19,6 +19,9 @@ ALARMS = (
     "there are no timers and no signals from outside here; limits.cell_s in the policy, or "
     "--cell-seconds, ends a cell, and asyncio.timeout ends what awaits"
 )
+HOST_PERMISSIONS = (
+    "the host's own file permissions do not let the kernel's user do that; the policy does"
+)
 CALLS = "WASI, the system that Python runs on here, has no such call"
 USERS = "there are no users here, so nothing has an owner either"
 
@@ -176,6 +179,8 @@ def _of_path(error: BaseException, granted: list[str]) -> str | None:
     name = error.filename if isinstance(error, OSError) else None
     if not isinstance(name, str):
         return None
+    if isinstance(error, PermissionError) and error.errno == errno.EACCES:
+        return f"{HOST_PERMISSIONS}."
     if isinstance(error, PermissionError):
         return (
             "this folder is granted read-only, or not at all; /tmp and the home folder can be "

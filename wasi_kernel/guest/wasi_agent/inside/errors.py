@@ -29,8 +29,7 @@ PLAIN = {
                   "by its name; shutil.move copies it")),
     errno.EBADF: ("closed", ("that file is not open: it was closed, or it was open in a state that "
                   "came back (%undo, the death of a guest), which no file survives")),
-    errno.EACCES: ("host-permissions", ("the host's own file permissions do not let the kernel's "
-                   "user do that; the policy does")),
+    errno.EACCES: ("host-permissions", explain.HOST_PERMISSIONS),
     errno.ENOTSUP: ("not-supported", "WASI has no such operation"),
     errno.ENOSYS: ("not-supported", "this runtime has no such operation"),
 }  # fmt: skip
