@@ -154,7 +154,8 @@ def test_what_lies_elsewhere_is_named_by_its_right_path(box):
     ("/etc/passwd", "not-granted"), ("/work", "there"), ("Measured.csv", "there"),
     ("'no such'", "missing"), ("~/x", "tilde"), ("nowhere.csv", "missing"), ("torch", "native"),
     ("open('/etc/passwd')", "not-granted"), ("import torch", "native"), ("kept", "not-granted"),
-    ("PermissionError(2, '', 'Measured.csv')", "host-permissions"), ("1 + 1", "nothing"), ("x = 3", "nothing"),
+    ("PermissionError(2, '', 'Measured.csv')", "host-permissions"), ("1 + 1", "nothing"),
+    ("x = 3", "nothing"),
     ("__import__('pathlib').Path('/data')", "there"),
 ])  # fmt: skip
 def test_what_is_asked_may_be_a_path_an_error_or_code(box, argument, reason):
