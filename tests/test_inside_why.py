@@ -361,6 +361,12 @@ def test_magics_that_cannot_work_say_what_does(box, code, said):
     assert said in error.evalue
 
 
+def test_a_path_that_leads_out_of_a_writable_folder_is_not_called_read_only(box):
+    box.run("import os; os.symlink('../etc', '/tmp/out')")
+    for code in ("open('/tmp/out')", "open('/tmp/../etc/x')"):
+        assert "leads out of its folder" in box.run(code).error.traceback[-1]
+
+
 def test_the_hosts_own_permissions_have_a_line_of_their_own(box):
     said = box.run("raise PermissionError(2, 'Permission denied', 'Measured.csv')").error
     assert "host's own file permissions" in said.traceback[-1]

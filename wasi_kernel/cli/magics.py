@@ -17,7 +17,7 @@ HEAD = """\
 
 Every magic that this kernel adds to IPython's, changes or refuses. This page is generated from the
 code: `wasi-kernel magics-reference > docs/magics.md`. `NAME?` shows the same in a notebook, and
-IPython's other magics are as [its own documentation](https://ipython.readthedocs.io/) says.
+IPython's other magics are as its own documentation says.
 """
 
 ASK = """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 NETWORK = "there is no network here; put the data into a folder that the policy grants"
@@ -143,14 +144,16 @@ def limit_of(
 
 
 def explanation(
-    error: BaseException, reached: dict[str, Any] | None = None, granted: Iterable[str] = ()
+    error: BaseException,
+    reached: dict[str, Any] | None = None,
+    granted: Mapping[str, bool] | None = None,
 ) -> str | None:
     """What to say about `error`, or None if the sandbox has nothing to do with it.
 
     Args:
         error: The error.
         reached: The limit that it comes of (`limit_of`).
-        granted: Guest paths of the granted folders.
+        granted: {guest path: may it be changed?} of the granted folders.
     """
     if isinstance(error, MemoryError):
         return None if str(error).startswith(PARSER) else MEMORY
@@ -163,7 +166,7 @@ def explanation(
             f"{reached['option']}, raises it (now {reached['allowed']:,}), and %wasi limits shows "
             "all limits."
         )
-    if (text := _of_path(error, list(granted))) is not None:
+    if (text := _of_path(error, granted or {})) is not None:
         return f"[wasi-kernel] {text}"
     found = cause(error)
     if found is not None:
@@ -174,22 +177,23 @@ def explanation(
     return None
 
 
-def _of_path(error: BaseException, granted: list[str]) -> str | None:
+def _of_path(error: BaseException, granted: Mapping[str, bool]) -> str | None:
     """What to say of a path that cannot be used."""
     name = error.filename if isinstance(error, OSError) else None
     if not isinstance(name, str):
         return None
     if isinstance(error, PermissionError) and error.errno == errno.EACCES:
         return f"{HOST_PERMISSIONS}."
+    path = os.path.join(os.getcwd(), name)
+    found = [at for at in granted if path == at or path.startswith(at + "/")]
+    if isinstance(error, PermissionError) and found and granted[max(found, key=len)]:
+        return "this path leads out of its folder, by a link or by ..; %wasi why says more."
     if isinstance(error, PermissionError):
         return (
             "this folder is granted read-only, or not at all; /tmp and the home folder can be "
             "written, %wasi grants shows all grants, and %wasi why says more."
         )
-    outside = name.startswith("/") and not any(
-        name == path or name.startswith(path + "/") for path in granted
-    )
-    if isinstance(error, FileNotFoundError) and granted and outside:
+    if isinstance(error, FileNotFoundError) and granted and not found:
         return "that is in no granted folder; %wasi why says what would grant it."
     return None
 

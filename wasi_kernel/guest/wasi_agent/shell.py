@@ -302,10 +302,11 @@ class ZMQInteractiveShell(InteractiveShell):
 
         form.structured_traceback = structured_traceback
 
-    def _granted(self) -> list[str]:
-        """Guest paths of the granted folders, as far as they are known."""
+    def _granted(self) -> dict[str, bool]:
+        """{guest path: may it be changed?} of the granted folders, as far as they are known."""
         magics: Any = self.magics_manager.registry.get("WasiMagics")
-        return [each["guest_path"] for each in magics.facts.get("grants", [])] if magics else []
+        rows = magics.facts.get("grants", []) if magics else []
+        return {row["guest_path"]: row["writable"] for row in rows}
 
     def _format_exception_for_storage(self, exception: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """What IPython's history keeps of an error: what was shown of it."""
