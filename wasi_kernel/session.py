@@ -101,6 +101,7 @@ class Session:
         self._broken: WasiKernelError | None = settings.refusal
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starts = Starts(keeps=settings.checkpoints is not None, resumed=settings.resumed)
+        self._life = launch.Life()
         self._unanswered = 0  # cells in a row that the guest has not answered: is its state sound?
         self._waits: set[asyncio.Future[None]] = set()
         self._interrupted_early = False
@@ -321,6 +322,7 @@ class Session:
         if self._state in ("ready", "starting"):
             self._losses.replace(GuestLost("WorkerKilled", "restarted"))
             self._starts.forgive()
+            self._life = launch.Life()
             self.generation += 1
             self._replace("starting", "serve", clean=True)
         await self.ready()
@@ -387,8 +389,9 @@ class Session:
     def _restart(self, task: str) -> None:
         try:
             worker = launch.start(
-                self._settings, task, skip=self._starts.skip, probe=self._unanswered > 0
-            )
+                self._settings, task, skip=self._starts.skip, probe=self._unanswered > 0,
+                life=self._life,
+            )  # fmt: skip
         except OSError as e:
             self._broken = InstallationError(f"no worker process can be started: {e}")
             self._become("broken")
@@ -535,6 +538,7 @@ class Session:
                 return
             clean = clean or self._starts.anew
         self.idling.lost()
+        self._life.deaths += self._state == "ready"
         current = self._current
         self._losses.happened(loss if current is None else current.loss or loss)
         self._unanswered += loss.ename == "GuestDesynchronized"

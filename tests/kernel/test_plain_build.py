@@ -47,6 +47,16 @@ def test_the_sandbox_is_the_same(box):
     assert "soft and hard" in shown
 
 
+def test_what_is_granted_and_why_not_is_the_same(box):
+    box.run("open('/etc/passwd')")
+    assert box.run("w = %wasi why\nw.to_dict()['reason']").text == "'not-granted'"
+    assert box.run("w = %wasi why\nw.to_dict()['option']").text == "'--grant HOST:/etc'"
+    box.run("open('/tmp/x', 'w').write('abc')")
+    found = box.run("w = %wasi grants\nw.to_dict()['grants'][1]['bytes']").text
+    assert found is not None
+    assert int(found) >= 3
+
+
 @pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)", "input()"])
 def test_soft_interrupts(box, code):
     box.run("kept = 'kept'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_notebooks_folder_can_be_made_writable(start_with, tmp_path):
     kernel = start_with('grants = [".:/work:rw"]')
     kernel.run("open('made.txt', 'w').write('here')")
     assert (tmp_path / "made.txt").read_text() == "here"
-    assert "/work, read and write, granted" in kernel.run("%wasi").result
+    assert re.search("/work +read and write +granted", kernel.run("%wasi").result)
 
 
 def test_the_frontend_is_the_files_unless_an_option_says_otherwise(start_kernel, tmp_path):
@@ -116,7 +117,7 @@ def test_a_confinement_that_cannot_be_had_is_explained_in_the_cell(start_with):
         assert part in said["evalue"]
     kernel = start_with("confine = 'auto'", kernel_spec_manager=old)
     shown = kernel.run("%wasi").result
-    assert "confinement      seccomp; this Linux kernel has no Landlock" in shown
+    assert re.search("confinement +seccomp; this Linux kernel has no Landlock", shown)
 
 
 def test_a_policy_that_is_not_there(start_kernel, tmp_path):

@@ -148,6 +148,7 @@ class Parts:
             "images": self.reactor,
             "python": self.plan.python,
             "runtime": self.runtime.name,
+            "runtime_version": self.runtime.version,
             "wasmtime": engines.wasmtime_version(),
         }
 

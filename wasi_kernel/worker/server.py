@@ -14,11 +14,11 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import frames
+from wasi_kernel import __version__, frames
 from wasi_kernel.errors import GuestLost, InstallationError, WasiKernelError
 from wasi_kernel.frames import Frame
 from wasi_kernel.policy import LIMIT_OPTIONS, raising
-from wasi_kernel.worker import prepare, travel
+from wasi_kernel.worker import granted, prepare, travel
 from wasi_kernel.worker import usage as usages
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
@@ -65,7 +65,10 @@ class Server:
         door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
-        door.look = Looks({}).answer  # each kind of look is a room of its own
+        looks = {  # each kind of look is a room of its own
+            "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
+        }
+        door.look = Looks(looks).answer
 
     @property
     def _interrupter(self) -> Interrupter | None:
@@ -416,12 +419,16 @@ class Server:
 
     def _info(self) -> dict[str, Any]:
         """What `%wasi` shows of this side."""
+        life = self._boot.content["life"]
         return {
             "memory_bytes": self._keeper.guest.memory.size(),
             "interrupts": self._interrupter is not None,
             "checkpoints": self._keeper.info(),
             "limits": self._limits(),
             "confinement": self._confined.to_dict(),
+            "wasi_kernel": __version__,
+            "age_s": round(time.monotonic() - life["began_s"], 1),
+            "deaths": life["deaths"],
             **self._parts.info(),
         }
 

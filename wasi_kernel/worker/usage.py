@@ -195,6 +195,13 @@ class Usage:
         self._set(LOOSENED, 0)
         return self.measure()
 
+    def changed_in(self, folder: str) -> tuple[int, int] | None:
+        """(bytes, entries) in one of the folders that have changed since the session began.
+
+        None: that cannot be known.
+        """
+        return changed((folder,), self._get(BEGAN), os.fstat(self._fd).st_dev)
+
     def measure(self) -> bool:
         """Measures what is really there; is the count lower now?"""
         device = os.fstat(self._fd).st_dev
@@ -208,15 +215,28 @@ class Usage:
 
 
 def measured(folders: Iterable[str], since_ns: int, device: int) -> tuple[int, int] | None:
+    """The same as `changed`, with the bytes of files that are deleted and still open."""
+    folders = list(folders)
+    try:
+        found = changed(folders, since_ns, device)
+        if found is None:
+            return None
+        size, entries = found
+        return size + _unlinked({os.stat(folder).st_dev for folder in folders}), entries
+    except OSError:
+        return None
+
+
+def changed(folders: Iterable[str], since_ns: int, device: int) -> tuple[int, int] | None:
     """(bytes, entries) of what has changed since then in these folders; None: that is not known.
 
     `since_ns` is a time of that device. A file with several names counts once. Symbolic links are
     not followed.
     """
-    folders, seen = list(folders), set()
+    seen = set()
     size = entries = 0
     try:
-        for visited, about in enumerate(_all_in(folders)):
+        for visited, about in enumerate(_all_in(list(folders))):
             if visited == MAX_ENTRIES:
                 return None
             if about.st_ctime_ns < since_ns - SKEW_NS * (about.st_dev != device):
@@ -226,9 +246,9 @@ def measured(folders: Iterable[str], since_ns: int, device: int) -> tuple[int, i
                 size += about.st_size
                 if about.st_nlink > 1:
                     seen.add((about.st_dev, about.st_ino))
-        return size + _unlinked({os.stat(folder).st_dev for folder in folders}), entries
     except OSError:  # what cannot be looked at may hold anything
         return None
+    return size, entries
 
 
 def _all_in(folders: list[str]) -> Iterator[os.stat_result]:

@@ -29,6 +29,10 @@ OTHERS = {
     "edit": "there is no editor in the sandbox; use %%writefile and %load",
     "ed": "there is no editor in the sandbox; use %%writefile and %load",
     "gui": "there is no screen in the sandbox; plots appear in the notebook",
+    "store": (
+        "nothing of a session is kept for others; %save_session PATH keeps all of it, and "
+        "wasi-kernel session resume PATH goes on with it"
+    ),
     "killbgscripts": "there are no processes in the sandbox, so none to kill",
 }
 

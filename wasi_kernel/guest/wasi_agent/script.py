@@ -13,7 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from wasi_agent.calls import Result
-from wasi_agent.explain import explanation
+from wasi_agent.explain import explanation, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,7 @@ def _ended(program: Callable[[], None], door: Door) -> int:
         status = 130
     except BaseException as e:  # noqa: BLE001 - the program's own
         _print(e)
-        said = explanation(e, door.limits)
+        said = explanation(e, limit_of(e, door.limits))
         if said is not None:
             print(said, file=sys.stderr)
         status = 1

@@ -27,7 +27,7 @@ from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 
 from wasi_agent import tracebacks
-from wasi_agent.explain import explanation
+from wasi_agent.explain import explanation, limit_of
 from wasi_agent.tracebacks import name_of, text_of
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class ZMQInteractiveShell(InteractiveShell):
     interrupted = False
     cell_text = ""
     last_error: BaseException | None = None
+    last_shown: BaseException | None = None
+    reached: dict[str, Any] | None = None
     failed_display = False
     _shown = False
 
@@ -189,6 +191,16 @@ class ZMQInteractiveShell(InteractiveShell):
                 f"there is no screen in the sandbox: the GUI {gui!r} cannot run; "
                 "plots appear in the notebook with %matplotlib inline"
             )
+
+    def enable_matplotlib(self, gui: Any = None) -> Any:
+        """Plots are pictures in the notebook; backends that need more say so."""
+        try:
+            return super().enable_matplotlib(gui)
+        except (ImportError, RuntimeError) as e:
+            raise UsageError(
+                f"%matplotlib {gui} cannot work here: there is no screen, and this backend is not "
+                f"installed ({e}); %matplotlib inline draws plots in the notebook"
+            ) from None
 
     def system(self, cmd: str) -> None:
         """There are no processes; pip is %pip."""
@@ -290,6 +302,12 @@ class ZMQInteractiveShell(InteractiveShell):
 
         form.structured_traceback = structured_traceback
 
+    def _granted(self) -> dict[str, bool]:
+        """{guest path: may it be changed?} of the granted folders, as far as they are known."""
+        magics: Any = self.magics_manager.registry.get("WasiMagics")
+        rows = magics.facts.get("grants", []) if magics else []
+        return {row["guest_path"]: row["writable"] for row in rows}
+
     def _format_exception_for_storage(self, exception: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """What IPython's history keeps of an error: what was shown of it."""
         return {
@@ -301,10 +319,12 @@ class ZMQInteractiveShell(InteractiveShell):
         stb = tracebacks.readable(list(stb))
         real = issubclass(type(evalue), BaseException)  # its __class__ may say anything
         with contextlib.suppress(Exception):
-            said = explanation(evalue, self.door.limits) if real else None
+            self.reached = limit_of(evalue, self.door.limits) if real else None
+            said = explanation(evalue, self.reached, self._granted()) if real else None
             if said is not None:
                 stb.append(said)
         self.last_error = evalue if real else None
+        self.last_shown = self.last_error
         hook: Any = self.displayhook
         if hook.formatting:
             self.failed_display = True

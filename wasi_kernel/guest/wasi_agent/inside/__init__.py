@@ -31,6 +31,10 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "info": Subcommand("info", "runtime, grants, limits, memory; also without a name"),
+    "grants": Subcommand(
+        "grants", "the granted folders, what changed there, and their policy lines"
+    ),
+    "why": Subcommand("why", "explain the last error, or a path: what of the policy is behind it"),
     "limits": Subcommand("limits", "what is used and allowed of each limit, and what raises it"),
     "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
 }

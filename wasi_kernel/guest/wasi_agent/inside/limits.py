@@ -31,12 +31,12 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Table:
     rows = [("limit", "used", "allowed", "when it is reached", "raised by")]
     for row in said:
         name, effect = LIMITS[row["limit"]]
-        used, allowed = (_amount(row["limit"], row[key]) for key in ("used", "allowed"))
+        used, allowed = (amount(row["limit"], row[key]) for key in ("used", "allowed"))
         rows.append((name, used, allowed, effect, f"limits.{row['limit']}, {row['option']}"))
     return Table("Limits", rows, {row["limit"]: row for row in said}, head=True)
 
 
-def _amount(limit: str, value: float | None) -> str:
+def amount(limit: str, value: float | None) -> str:
     """What is used or allowed of a limit, for people."""
     if value is None:
         return "any" if limit.startswith("cell_") else "-"
