@@ -25,6 +25,7 @@ from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
+from wasi_kernel.worker.memorymap import MemoryMap
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Server:
         door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
-        door.look = Looks({}).answer  # each kind of look is a room of its own
+        memory_map = MemoryMap(self._keeper, parts.runtime.wasm)
+        door.look = Looks({**memory_map.ops}).answer  # each kind of look is a room of its own
 
     @property
     def _interrupter(self) -> Interrupter | None:
