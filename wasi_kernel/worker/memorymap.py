@@ -185,8 +185,9 @@ class MemoryMap:
         if found.end < size:
             regions.append(Region("unused", found.end, size))
         notes.append(
-            "__data_end, __heap_base and the present __stack_pointer are not exported: the first "
-            "two are read from the data segments and malloc's record, the third is not known"
+            "the module exports no __heap_base, and not what its stack pointer is now: where the "
+            "heap begins is malloc's own record, how deep the stack ever was its lowest word that "
+            "is not zero"
         )
         return [r for r in regions if r.end > r.start], notes
 

@@ -111,6 +111,8 @@ class MemoryMap:
             f"{at * step:#010x}  {letters[at : at + COLUMNS]}"
             for at in range(0, len(letters), COLUMNS)
         ]
+        if self._facts["pages"]["differ"] is None:
+            return "\n".join(lines)
         lines += ["", "Pages that were written; each letter is the latest of its pages:"]
         lines += ["  ".join(f"{letter} {text}" for _, letter, text in SINCE_TEXTS)]
         lines += [
