@@ -67,18 +67,23 @@ def _count(text: str | None) -> int:
 
 def _expression(line: str) -> tuple[Any, int]:
     """(what is to be evaluated, how many bytes at most)."""
+    whole, problem = _compiled(line)
+    if whole is not None:
+        return whole, SHOWN
+    match = _WITH_COUNT.fullmatch(line)
+    if match is not None:
+        source, problem = _compiled(match[1])
+        if source is not None:
+            return source, _count(match[2])
+    raise UsageError(f"%wasi dump: {line!r} is neither an expression nor an address ({problem})")
+
+
+def _compiled(text: str) -> tuple[Any, str]:
+    """(code of an expression, "") or (None, what is wrong with it)."""
     try:
-        return compile(line, "<%wasi dump>", "eval"), SHOWN
-    except SyntaxError:
-        match = _WITH_COUNT.fullmatch(line)
-        if match is not None:
-            try:
-                return compile(match[1], "<%wasi dump>", "eval"), _count(match[2])
-            except SyntaxError as inner:
-                e = inner
-        raise UsageError(
-            f"%wasi dump: {line!r} is neither an expression nor an address ({e.msg})"
-        ) from None
+        return compile(text, "<%wasi dump>", "eval"), ""
+    except (SyntaxError, ValueError) as e:  # ValueError: it has a zero character
+        return None, e.msg if isinstance(e, SyntaxError) else str(e)
 
 
 def _plain(memory: Memory, address: int, count: int) -> Dump:
