@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 KINDS = ("unknown", "stack", "static", "objects", "blocks", "free", "unused")
 """What may lie in a piece of the map; the answer has an index of this for each."""
 
-SINCE = ("image", "differs", "last", "now")
-"""Since when a page of a piece is as it is: of the base image, written by some cell, by the last
-one, by the present one."""
+SINCE = ("image", "differs", "now", "last")
+"""Who wrote a page of a piece: nobody since the base image, some cell, the present one, the last
+one. The higher one counts where there are several."""
 
 MAX_PIECES = 16_384
 MAX_PEEK = 1 << 20
@@ -211,13 +211,13 @@ class MemoryMap:
             marks[run.page : run.page + run.count] = b"\1" * run.count
         last = _last_cell(log.chain(log.head))
         if last is not None:
-            for run in last.runs:
-                marks[run.page : run.page + run.count] = b"\2" * run.count
             said["last"], said["cell"] = last.written, timeline.cell_of(last)
         now = checkpoints.since(memory)
         for page, mark in enumerate(now):
             if mark:
-                marks[page] = 3
+                marks[page] = 2
+        for run in last.runs if last is not None else ():
+            marks[run.page : run.page + run.count] = b"\3" * run.count
         said["now"] = sum(now)
         said["differ"] = pages - marks.count(0)
         said["problem"] = keeper.travel.problem

@@ -29,8 +29,8 @@ KIND_TEXTS = {
 SINCE_TEXTS = (
     ("image", ".", "as in the base image"),
     ("differs", "o", "written by a cell"),
-    ("last", "x", "written by the last cell"),
-    ("now", "#", "written by this cell so far"),
+    ("now", "+", "written by this cell so far"),
+    ("last", "#", "written by the last cell"),
 )
 REGIONS = {
     "unknown": "stack and data",
@@ -113,7 +113,7 @@ class MemoryMap:
         ]
         if self._facts["pages"]["differ"] is None:
             return "\n".join(lines)
-        lines += ["", "Pages that were written; each letter is the latest of its pages:"]
+        lines += ["", "Pages that were written; a letter is the last of these that holds:"]
         lines += ["  ".join(f"{letter} {text}" for _, letter, text in SINCE_TEXTS)]
         lines += [
             f"{at * step:#010x}  {marks[at : at + COLUMNS]}" for at in range(0, len(marks), COLUMNS)

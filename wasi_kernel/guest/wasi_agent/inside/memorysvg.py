@@ -41,7 +41,7 @@ def draw(shown: MemoryMap) -> str:
     parts = [
         _text(left, MARGIN + 10, title, size=14, weight="bold"),
         _text(left, map_top - 8, f"what lies where ({each})"),
-        _text(right, map_top - 8, "pages written, the latest in each square"),
+        _text(right, map_top - 8, "pages written, and by whom"),
         *_squares(left, map_top, [COLOURS[KINDS[k]] for k in kinds]),
         *_squares(right, map_top, [SINCE_COLOURS[k] for k in since]),
     ]
@@ -129,7 +129,7 @@ def _since_legend(facts: dict[str, Any]) -> list[tuple[str, str]]:
     pages = facts["pages"]
     if pages["differ"] is None:
         return [(SINCE_COLOURS[0], "which pages were written is not known here")]
-    counts = (pages["all"] - pages["differ"], pages["differ"], pages["last"], pages["now"])
+    counts = (pages["all"] - pages["differ"], pages["differ"], pages["now"], pages["last"])
     entries = []
     for (name, _, text), colour, count in zip(SINCE_TEXTS, SINCE_COLOURS, counts, strict=True):
         if count is None:
@@ -149,7 +149,7 @@ def _growth(x: int, y: int, rows: list[dict[str, Any]]) -> list[str]:
     rows = rows[-20:]
     most = max(row["bytes"] for row in rows)
     width = min(30.0, MAP_WIDTH / len(rows))
-    parts = [_text(x, y, "memory after each cell, and the heap in it")]
+    parts = [_text(x, y, "memory after each cell, heap in it")]
     base = y + CHART + LINE
     for k, row in enumerate(rows):
         at = x + k * width
