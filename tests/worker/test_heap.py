@@ -120,6 +120,15 @@ def test_an_object_whose_class_is_of_type_is_no_type_itself():
     assert heap.usage(plain.view, plain.heap(), TYPE).blocks == [0, 2, 0]
 
 
+def test_what_only_looks_like_an_object_is_none():
+    """In CPython's free lists a pointer stands where the count was; arrays may hold types."""
+    made = Made(
+        (32, True, (BASE + 0x80000, KIND)), (32, True, (0, KIND)), (32, True, (1, KIND)),
+        (32, True, (0x3FFFFFFF, KIND)),
+    )  # fmt: skip
+    assert heap.usage(made.view, made.heap(), TYPE).blocks == [2, 2, 0]
+
+
 @pytest.mark.parametrize("size", [0, 8, SIZE])
 def test_a_torn_chunk_ends_what_is_known(size):
     made = Made((32, True, ()), (32, True, ()), (32, True, ()))

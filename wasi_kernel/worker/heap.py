@@ -31,6 +31,10 @@ MAX_BLOCKS = 4_000_000
 
 MAX_SEGMENTS = 64
 
+MOST_REFERENCES, IMMORTAL = 1 << 19, 0x3FFFFFFF
+"""A count of references between these is none but an address: of the next one, in an object that
+CPython keeps for later (its free lists), or of an item, in an array that holds types."""
+
 # struct malloc_state, in words
 _TOPSIZE, _LEAST_ADDR, _TOP, _BINS, _SEG = 3, 4, 6, 10, 112
 TOP_AT = 4 * _TOP
@@ -170,7 +174,7 @@ def usage(words: memoryview, heap: Heap, type_type: int) -> Usage:
         kind = 2
         if used:
             t = words[(p >> 2) + 3]
-            if t not in types:
+            if t not in types or words[(p >> 2) + 2] >= MOST_REFERENCES:
                 t = kind_of((p >> 2) + 2, size)
             kind = 1
             if t:
@@ -216,8 +220,9 @@ def _kinds(
         for skipped in _HEADS:
             if 4 * skipped + 16 > size:
                 break
-            t = words[i + skipped + _TYPE]
-            if words[i + skipped] and (t in types or is_type(t)):
+            t, references = words[i + skipped + _TYPE], words[i + skipped]
+            counted = 0 < references < MOST_REFERENCES or references >= IMMORTAL
+            if counted and (t in types or is_type(t)):
                 types.setdefault(t, [0, 0])
                 return t
         return 0
