@@ -202,6 +202,15 @@ def test_entries_of_a_dict_that_were_deleted(guest):
     assert ": no entry" in guest.run("print(d)").stdout
 
 
+def test_fields_by_name(guest):
+    guest.run("x = [1, 2, 3]")
+    guest.run("d = %wasi dump x")
+    assert value(guest, "(d['ob_size'], d['[1]'])") == (3, value(guest, "id(x[1])"))
+    error = guest.run("d['size']").error
+    assert error.ename == "KeyError"
+    assert "there are refcount, type, ob_size, " in error.evalue
+
+
 def test_any_other_object_has_a_head(guest):
     guest.run("class Thing: pass\nt = Thing()")
     said = dump(guest, "t")
@@ -303,14 +312,14 @@ def test_how_it_is_shown(box):
     address = value(box, "id(n)")
     kind = value(box, "id(int)")
     text = shown.data["text/plain"]
-    held = int(re.search(r"\(and (\d+) while", text)[1])
+    held = int(re.search(r"\((\d+) more by", text)[1])
     count = struct.pack("<I", 1 + held).hex()
     assert text.splitlines() == [
         f"int at {address:#010x}, in the heap",
         *(
             line.rstrip()
             for line in (
-                row(address, count, f"refcount  1 (and {held} while this dump looks)"),
+                row(address, count, f"refcount  1 ({held} more by this dump)"),
                 row(address + 4, struct.pack("<I", kind).hex(), f"type      {kind:#010x} int"),
                 row(address + 8, "20000000", "lv_tag    0x20: 4 digits, positive"),
                 row(address + 12, "00000000", "digit 0   0"),
@@ -327,7 +336,7 @@ def row(address: int, data: str, meaning: str) -> str:
     """One line of a dump."""
     raw = bytes.fromhex(data)
     text = "".join(chr(b) if 32 <= b < 127 else "." for b in raw)
-    return f"{address:#010x}  {raw.hex(' '):<48} {text:<16}  {meaning}"
+    return f"{address:#010x}  {raw.hex(' '):<24} {text:<8}  {meaning}"
 
 
 def test_the_html_passes_the_default_policy_unchanged(box):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from wasi_agent.inside import WasiMagics
 
 SHOWN, MAX_SHOWN = 256, 65_536
-PER_LINE = 16
+PER_LINE, PER_LINE_PLAIN = 8, 16
+"""Bytes in a line: beside their meaning, and alone."""
+
 _LIKE_ADDRESS = re.compile(r"(0[xX]\w*)(?:\s+(\S.*))?")
 _WITH_COUNT = re.compile(r"(.*\S)\s+(\d+)")
 _END = {"stack": "the C stack", "static": "static data", "zeros": "data that began as zeros",
@@ -32,7 +34,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Dump:
     memory, with reference count, type, size, digits, characters, items. ``%wasi dump 0x1234 64``
     shows 64 bytes at an address, and what block of the heap they are in; ``(0x1234)`` is the int.
     A number behind the expression says how many bytes of it are shown at most (256).
-    In code: ``d = %wasi dump x``, then ``d.to_dict()``.
+    In code: ``d = %wasi dump x``, then ``d["refcount"]`` or all of it, ``d.to_dict()``.
     """
     del cell
     if not line:
@@ -91,10 +93,7 @@ def _plain(memory: Memory, address: int, count: int) -> Dump:
     place = memory.place(address, block=True)
     title = f"{count:,} bytes at {address:#010x}, {_placed(place)}"
     section = Section(title, address, data)
-    at = 0
-    while at < count:
-        section.field(at, min(PER_LINE, count - at), "", None)
-        at += PER_LINE
+    section.field(0, count, "", None)
     return Dump([section], {"address": address, "place": place})
 
 
@@ -140,18 +139,32 @@ class Dump:
         """The facts, and of each section its address, bytes (hex) and fields."""
         return {**self._about, "sections": [section.to_dict() for section in self._sections]}
 
+    def __getitem__(self, name: str) -> Any:
+        """The value of a field, by its name: ``d["refcount"]``; the first one that is called so.
+
+        Raises:
+            KeyError: There is none.
+        """
+        fields = [field for section in self._sections for field in section.fields]
+        for field in fields:
+            if field.name == name:
+                return field.value
+        names = ", ".join(field.name for field in fields if field.name)
+        raise KeyError(f"{name!r}; there are {names or 'none'}")
+
     def _lines(self, bold: Callable[[str], str], plain: Callable[[str], str]) -> list[str]:
         lines: list[str] = []
         for section in self._sections:
             lines += [""] * bool(lines) + [bold(section.title)]
             width = max((len(field.name) for field in section.fields), default=0)
+            each = PER_LINE if width else PER_LINE_PLAIN
             for field in section.fields:
-                for at in range(0, max(field.length, 1), PER_LINE):
+                for at in range(0, max(field.length, 1), each):
                     start = field.offset + at
-                    data = section.data[start : min(start + PER_LINE, field.offset + field.length)]
+                    data = section.data[start : min(start + each, field.offset + field.length)]
                     line = (
-                        f"{section.address + start:#010x}  {data.hex(' '):<{3 * PER_LINE}} "
-                        f"{_ascii(data):<{PER_LINE}}"
+                        f"{section.address + start:#010x}  {data.hex(' '):<{3 * each}} "
+                        f"{_ascii(data):<{each}}"
                     )
                     meaning = ""
                     if at == 0 and field.name:

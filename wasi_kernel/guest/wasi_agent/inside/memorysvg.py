@@ -23,7 +23,7 @@ COLOURS = {
 }  # fmt: skip
 SINCE_COLOURS = ("#e3e3e3", "#8fbfe0", "#f0a030", "#d62728")
 INK, DIM, GROUND, EDGE = "#222222", "#666666", "#fcfcfc", "#c8c8c8"
-SQUARE, MARGIN, GAP, LINE = 5, 16, 40, 16
+SQUARE, MARGIN, GAP, LINE = 4, 14, 36, 16
 MAP_WIDTH = COLUMNS * SQUARE
 WIDTH = 2 * MARGIN + 2 * MAP_WIDTH + GAP
 CHART = 90
@@ -120,7 +120,7 @@ def _kinds_legend(facts: dict[str, Any], kinds: bytes) -> list[tuple[str, str]]:
         if name in counts:
             text += f" in {counts[name]:,} blocks"
         if name == "stack" and facts["stack_reached"] is not None:
-            text += f"; {mib(sizes['stack'] - facts['stack_reached'])} of it were ever used"
+            text += f", {mib(sizes['stack'] - facts['stack_reached'])} ever used"
         entries.append((COLOURS[name], text))
     return entries
 
@@ -135,7 +135,7 @@ def _since_legend(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if count is None:
             continue
         said = {
-            "differs": "differ from the base image, all in all",
+            "differs": "differ from the base image",
             "last": f"{text}, [{pages['cell']}]",
         }.get(name, text)
         entries.append((colour, f"{said}: {count:,} pages"))
@@ -149,7 +149,7 @@ def _growth(x: int, y: int, rows: list[dict[str, Any]]) -> list[str]:
     rows = rows[-20:]
     most = max(row["bytes"] for row in rows)
     width = min(30.0, MAP_WIDTH / len(rows))
-    parts = [_text(x, y, "memory after each cell, heap in it")]
+    parts = [_text(x, y, "memory and heap after each cell")]
     base = y + CHART + LINE
     for k, row in enumerate(rows):
         at = x + k * width
@@ -161,7 +161,7 @@ def _growth(x: int, y: int, rows: list[dict[str, Any]]) -> list[str]:
         name = "now" if row["cell"] is None else str(row["cell"] or "start")
         parts.append(_text(at + (width - 3) / 2, base + 11, name, size=8, fill=DIM,
                            anchor="middle"))  # fmt: skip
-    parts.append(_text(x + MAP_WIDTH, y, f"highest: {mib(most)}", fill=DIM, anchor="end"))
+    parts.append(_text(x + MAP_WIDTH, y, f"most: {mib(most)}", fill=DIM, anchor="end"))
     return parts
 
 
@@ -174,11 +174,11 @@ def _types(x: int, y: int, heap: dict[str, Any] | None) -> list[str]:
     for k, each in enumerate(heap["types"][:7]):
         top = y + 10 + k * 14
         name = each["name"] or "?"
-        name = name if len(name) <= 18 else name[:17] + "…"
-        parts.append(_text(x + 100, top + 9, name, size=10, anchor="end"))
-        width = 110 * each["bytes"] / most
-        parts.append(_rect(x + 106, top, max(1.0, width), 10, COLOURS["objects"]))
+        name = name if len(name) <= 14 else name[:13] + "…"
+        parts.append(_text(x + 80, top + 9, name, size=10, anchor="end"))
+        width = 80 * each["bytes"] / most
+        parts.append(_rect(x + 86, top, max(1.0, width), 10, COLOURS["objects"]))
         parts.append(_text(
-            x + 112 + width, top + 9, f"{mib(each['bytes'])}, {each['count']:,}", size=9, fill=DIM,
+            x + 91 + width, top + 9, f"{mib(each['bytes'])}, {each['count']:,}", size=9, fill=DIM,
         ))  # fmt: skip
     return parts

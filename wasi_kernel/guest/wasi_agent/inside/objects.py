@@ -168,7 +168,7 @@ class _Head:
         own = count - self._refcount
         text = f"{count:,} (immortal)" if immortal else f"{self._refcount:,}"
         if own and not immortal:
-            text += f" (and {own} while this dump looks)"
+            text += f" ({own} more by this dump)"
         found.field(0, WORD, "refcount", count if immortal else self._refcount, text)
         kind = found.word(WORD)
         found.field(WORD, WORD, "type", kind, f"{kind:#010x} {self.memory.type_name(kind)}")
