@@ -72,7 +72,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 """Modules of filters/, lowest first. Of the package they import each other and `frames`."""
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("memory", "link", "engine", "natives", "preopens", "confine", "capture"),
+    ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
     ("looks",),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running"),
@@ -81,6 +81,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("guest", "dirty"),
     ("prepare", "checkpoints"),
     ("keeper",),
+    ("memorymap",),
     ("server",),
     ("tasks",),
     ("__main__",),

@@ -222,6 +222,35 @@ def test_a_page_that_gets_the_content_that_it_has_is_not_written_again(watched: 
         assert watched.commit() == expected
 
 
+def test_a_glance_sees_what_has_changed(watched: Watched):
+    watched.write(4, 12, value=5)
+    watched.commit()
+    watched.write(4, value=5)
+    watched.write(30, value=6)
+    for _ in range(2):
+        marks = watched.checkpoints.since(watched.memory)
+        assert {k for k, mark in enumerate(marks) if mark} == {30}
+    assert watched.changed() == {30}
+    assert watched.commit() == {30}
+
+
+def test_a_glance_gives_no_page_back(mapped: Watched):
+    mapped.grow(STEP)
+    mapped.fill(IMAGE_PAGES, 4, 0)
+    before = mapped.resident()
+    assert not any(mapped.checkpoints.since(mapped.memory))
+    assert mapped.resident() == before
+    assert mapped.changed() == set()
+    assert mapped.resident() < before  # that is what asking for a commit does
+
+
+def test_without_a_log_it_is_known_what_was_written_since_the_image(mapped: Watched):
+    mapped.write(7, 40)
+    marks = dirty.written(mapped.memory)
+    assert marks is not None
+    assert {k for k, mark in enumerate(marks) if mark} == mapped.anonymous() == {7, 40}
+
+
 # -- grown memory --------------------------------------------------------------------------------
 
 

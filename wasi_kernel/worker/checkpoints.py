@@ -106,6 +106,10 @@ class Checkpoints:
         self._tracker.settle(memory, log)
         return found
 
+    def since(self, memory: LinearMemory) -> bytearray:
+        """A mark for each page that may differ from the head; the guest may be in a turn."""
+        return self._tracker.glance(memory, self.log)
+
     def tidy(self, memory: LinearMemory) -> bool:
         """Keeps the log within its limits; memory must be at the head. Was anything dropped?
 

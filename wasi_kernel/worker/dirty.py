@@ -20,6 +20,7 @@ from wasi_kernel.records import PAGE
 from wasi_kernel.worker import images
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from wasi_kernel.pagelog import PageLog
@@ -61,6 +62,23 @@ def pagemap() -> int:
     return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def written(memory: LinearMemory) -> bytes | None:
+    """A mark for each page that was written since it was mapped; None: nobody knows here."""
+    size = memory.size()
+    try:
+        return _marks_of(pagemap(), memory.address(0, size), size // PAGE)
+    except OSError:
+        return None
+
+
+def _marks_of(fd: int, address: int, pages: int) -> bytes:
+    """Raises OSError if the page map has not as many pages."""
+    data = os.pread(fd, 8 * pages, address // PAGE * 8)
+    if len(data) != 8 * pages:
+        raise OSError("the page map is cut short")
+    return (data[7::8] if sys.byteorder == "little" else data[::8]).translate(_WRITTEN)
+
+
 def spans(marks: bytes | bytearray) -> list[Span]:
     """The spans that cover the marked pages (1, not 0), and some between them."""
     return [(m.start(), m.end() - m.start()) for m in _SPANS.finditer(marks)]
@@ -77,6 +95,9 @@ class Tracker(Protocol):
 
     def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
         """A mark for each page: 1 if it may differ from the log's head."""
+
+    def glance(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """`changed`, of a guest that may be in the middle of a turn: leaves everything as it is."""
 
     def settle(self, memory: LinearMemory, log: PageLog) -> None:
         """The log's head is memory as it is now."""
@@ -109,10 +130,7 @@ class MappedPages:
 
     def _written(self, address: int, pages: int) -> bytes:
         """A mark for each of so many pages."""
-        data = os.pread(self._pagemap, 8 * pages, address // PAGE * 8)
-        if len(data) != 8 * pages:
-            raise OSError("the page map is cut short")
-        return (data[7::8] if sys.byteorder == "little" else data[::8]).translate(_WRITTEN)
+        return _marks_of(self._pagemap, address, pages)
 
     def begin(self) -> None:
         """Forgets what was known of another instance's memory."""
@@ -124,17 +142,27 @@ class MappedPages:
 
     def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
         """The anonymous pages, but for hot ones with the same content, and untouched zeros."""
+        marks, self._found = self._differing(memory, log, images.forget)
+        return marks
+
+    def glance(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """The same, and no page is given back."""
+        return self._differing(memory, log, lambda *_: None)[0]
+
+    def _differing(
+        self, memory: LinearMemory, log: PageLog, forget: Callable[[LinearMemory, int, int], None]
+    ) -> tuple[bytearray, dict[int, int]]:
+        """(marks, the hashes of hot pages); `forget` gets what is zero again."""
         pages = memory.size() // PAGE
         marks = bytearray(self._written(memory.address(0, pages * PAGE), pages))
         for m in list(_MARKED.finditer(marks, self._image_pages)):
-            self._leave_zeros(memory, log, marks, *m.span())
-        view = memory.view()
-        self._found = {}
+            self._leave_zeros(memory, log, marks, *m.span(), forget)
+        view, found = memory.view(), {}
         for page, known in self._hot.items():
-            now = self._found[page] = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
+            now = found[page] = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
             if now == known:
                 marks[page] = 0
-        return marks
+        return marks, found
 
     def settle(self, memory: LinearMemory, log: PageLog) -> None:
         """Maps what has cooled down, and too much to be watched; remembers the rest."""
@@ -165,15 +193,16 @@ class MappedPages:
                     self.put(memory, run, *log.fileno(run.place))
 
     def _leave_zeros(
-        self, memory: LinearMemory, log: PageLog, marks: bytearray, start: int, end: int
-    ) -> None:
+        self, memory: LinearMemory, log: PageLog, marks: bytearray, start: int, end: int,
+        forget: Callable[[LinearMemory, int, int], None],
+    ) -> None:  # fmt: skip
         """Unmarks pages beyond the base image that are zero and never were anything else."""
         step = images.CHUNK // PAGE
         for page in range(start, end, step):
             upto = min(end, page + step)
             length = (upto - page) * PAGE
             if not log.has(page, upto) and memory.read(page * PAGE, length) == _ZERO[:length]:
-                images.forget(memory, page * PAGE, length)
+                forget(memory, page * PAGE, length)
                 marks[page:upto] = bytes(upto - page)
 
 
@@ -196,6 +225,10 @@ class ComparedPages:
 
     def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
         """The pages whose content differs."""
+        return self.glance(memory, log)
+
+    def glance(self, memory: LinearMemory, log: PageLog) -> bytearray:
+        """The same: comparing changes nothing."""
         marks = bytearray(memory.size() // PAGE)
         step = images.CHUNK // PAGE
         for page in range(0, len(marks), step):

@@ -25,7 +25,7 @@ from wasi_kernel.errors import (
 from wasi_kernel.frames import Frame
 from wasi_kernel.segments import ORIGIN, SUFFIX
 from wasi_kernel.sessionfile import Base
-from wasi_kernel.worker import THREAD_STACK_EXTRA, dirty, prepare
+from wasi_kernel.worker import THREAD_STACK_EXTRA, binary, dirty, prepare
 from wasi_kernel.worker import engine as engines
 from wasi_kernel.worker.capture import Capture
 from wasi_kernel.worker.checkpoints import Checkpoints
@@ -99,6 +99,7 @@ class Parts:
         if not is_wired(cache, module):
             return None
         wiring(engine, cache, module)
+        binary.opened(runtime.wasm)
         with contextlib.suppress(OSError):  # where there is none, memory is compared
             dirty.pagemap()
             own_files()
@@ -222,6 +223,11 @@ class Keeper:
         if self.checkpoints is None or self._unkept is not None:
             return 0
         return self.checkpoints.log.head
+
+    @property
+    def has_image(self) -> bool:
+        """Is the guest's memory mapped from a base image?"""
+        return self._base is not None
 
     def make_interruptible(self, words: dict[int, int], is_tripped: int) -> None:
         """From now on the guest can be interrupted from other threads."""

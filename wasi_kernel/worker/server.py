@@ -25,6 +25,7 @@ from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
+from wasi_kernel.worker.memorymap import MemoryMap
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Server:
         door.checkpoint = self._keeper.travel.answer
         looks = {  # each kind of look is a room of its own
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
+            **MemoryMap(self._keeper, parts.runtime.wasm).ops,
         }
         door.look = Looks(looks).answer
 

@@ -37,6 +37,8 @@ SUBCOMMANDS = {
     "why": Subcommand("why", "explain the last error, or a path: what of the policy is behind it"),
     "limits": Subcommand("limits", "what is used and allowed of each limit, and what raises it"),
     "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
+    "memory": Subcommand("memory", "the map of linear memory, what was written, how it grew"),
+    "dump": Subcommand("dump", "the bytes of an object, or at an address, and what they mean"),
 }
 """Name -> module of this package, and what it shows in a line."""
 
