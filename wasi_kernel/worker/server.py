@@ -25,6 +25,7 @@ from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
+from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class Server:
         door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
-        door.look = Looks({}).answer  # each kind of look is a room of its own
+        self._profiler = Profiler(lambda: self._keeper.guest.memory)
+        door.look = Looks({  # each kind of look is a room of its own
+            "profile_begin": self._profiler.begin,
+            "profile_end": self._profiler.end,
+        }).answer  # fmt: skip
 
     @property
     def _interrupter(self) -> Interrupter | None:
@@ -93,6 +98,7 @@ class Server:
             else:
                 self._serve_command()
         finally:
+            self._profiler.stop()
             self.running.end()
             with contextlib.suppress(LinkClosedError):
                 self._door.end()
@@ -197,6 +203,8 @@ class Server:
             if travel.target is None or (e.ename != "GuestExited" and self._asks is None):
                 raise
             return 0
+        finally:
+            self._profiler.stop()
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""
@@ -387,6 +395,7 @@ class Server:
         ]
 
         def next_request() -> Frame | None:
+            self._profiler.stop()
             door.end()
             self.running.end()
             if len(pending) == 2:
