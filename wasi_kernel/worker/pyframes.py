@@ -80,6 +80,9 @@ OWNERS = range(5)
 BY_GENERATOR, BY_C = 1, 3
 """`owner` of a frame, 3.13 to 3.15: thread, generator, frame object, C code (an entry frame)."""
 
+MAX_STATE, MAX_OBJECT = 4 << 20, 4096
+"""Bytes of the structures of an interpreter, and of others: 182,168 and 736 in 3.15.0."""
+
 MAX_FRAMES = 20_000
 MAX_CHUNKS_BYTES = 16 << 20
 MAX_INTERPRETERS = 64
@@ -101,7 +104,7 @@ _SEARCHED = 256 << 20
 
 
 class UnreadableError(Exception):
-    """This guest's frames cannot be read at all; says why."""
+    """Frames of this guest cannot be read at all; says why."""
 
 
 class TornError(Exception):
@@ -152,7 +155,10 @@ class FrameReader:
         self.version = (version >> 24, version >> 16 & 0xFF)
         if free_threaded:
             raise UnreadableError("the frames of a free-threaded build cannot be read")
-        self._offsets = self._table(_LAYOUTS[self.version])
+        try:
+            self._offsets = self._table(_LAYOUTS[self.version])
+        except OutOfBoundsError:
+            raise UnreadableError("this build's table of offsets ends too early") from None
 
     # -- where things are --------------------------------------------------------------------
 
@@ -196,7 +202,8 @@ class FrameReader:
             at += 8 * len(names)
             found[name] = dict(zip(names, values, strict=True))
             size = found[name].get("size")
-            if size is not None and not all(v <= size < 1 << 24 for v in values):
+            most = MAX_STATE if name in ("runtime", "interpreter") else MAX_OBJECT
+            if size is not None and not all(v <= size <= most for v in values):
                 raise UnreadableError("this build's table of offsets is not as its version has it")
         return found
 
