@@ -73,9 +73,9 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
-    ("looks",),
+    ("looks", "pyframes"),
     ("door", "interrupts", "images", "travel"),
-    ("usage", "progress", "running"),
+    ("usage", "progress", "running", "profiler"),
     ("counting", "granted"),
     ("switchboard",),
     ("guest", "dirty"),

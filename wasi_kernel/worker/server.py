@@ -26,6 +26,7 @@ from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
 from wasi_kernel.worker.memorymap import MemoryMap
+from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
@@ -66,9 +67,12 @@ class Server:
         door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
+        self._profiler = Profiler(lambda: self._keeper.guest.memory)
         looks = {  # each kind of look is a room of its own
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
             **MemoryMap(self._keeper, parts.runtime.wasm).ops,
+            "profile_begin": self._profiler.begin,
+            "profile_end": self._profiler.end,
         }
         door.look = Looks(looks).answer
 
@@ -98,6 +102,7 @@ class Server:
             else:
                 self._serve_command()
         finally:
+            self._profiler.stop()
             self.running.end()
             with contextlib.suppress(LinkClosedError):
                 self._door.end()
@@ -202,6 +207,8 @@ class Server:
             if travel.target is None or (e.ename != "GuestExited" and self._asks is None):
                 raise
             return 0
+        finally:
+            self._profiler.stop()
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""
@@ -392,6 +399,7 @@ class Server:
         ]
 
         def next_request() -> Frame | None:
+            self._profiler.stop()
             door.end()
             self.running.end()
             if len(pending) == 2:

@@ -39,7 +39,9 @@ class Table:
             cells = zip(tags, row, strict=True)
             rows.append("".join(f"<{t} {style}>{html.escape(text)}</{t}>" for t, text in cells))
         inside = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><caption>{html.escape(self._title)}</caption>{inside}</table>"
+        return (
+            f"<table><caption>{html.escape(self._title)}</caption><tbody>{inside}</tbody></table>"
+        )
 
 
 def mib(count: float) -> str:

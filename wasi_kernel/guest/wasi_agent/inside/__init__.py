@@ -13,7 +13,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from wasi_agent.tables import Table
 
@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     ),
     "why": Subcommand("why", "explain the last error, or a path: what of the policy is behind it"),
     "limits": Subcommand("limits", "what is used and allowed of each limit, and what raises it"),
+    "profile": Subcommand("profile", "where a cell's time goes, seen from outside", cell=True),
     "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
     "memory": Subcommand("memory", "the map of linear memory, what was written, how it grew"),
     "dump": Subcommand("dump", "the bytes of an object, or at an address, and what they mean"),
@@ -49,6 +50,7 @@ class Arguments(argparse.ArgumentParser):
     def __init__(self, name: str) -> None:
         """Takes the subcommand's name, for messages."""
         super().__init__(prog=f"%wasi {name}", add_help=False)
+        self.color = False  # 3.14 and later: usage is part of an error's text here
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, and what would be right."""
@@ -69,11 +71,14 @@ class WasiMagics(Magics):
 
     Attributes:
         facts: What the host has said of the session at its boot.
+        last_profile: Of `%wasi profile`, None before the first.
     """
 
     shell: ZMQInteractiveShell
     facts: dict[str, Any] = {}  # noqa: RUF012 - set as a whole at boot
+    last_profile: Any = None
 
+    @no_var_expand  # code follows some of its names: {x} is a set there
     @line_cell_magic
     def wasi(self, line: str, cell: str | None = None) -> Any:
         """Show what this sandbox is, what it grants, and what happens inside.
