@@ -153,7 +153,8 @@ def explanation(
     Args:
         error: The error.
         reached: The limit that it comes of (`limit_of`).
-        granted: {guest path: may it be changed?} of the granted folders.
+        granted: {guest path: may it be changed?} of the granted folders; None where there are no
+            magics to ask for more.
     """
     if isinstance(error, MemoryError):
         return None if str(error).startswith(PARSER) else MEMORY
@@ -171,7 +172,9 @@ def explanation(
     found = cause(error)
     if found is not None:
         return f"[wasi-kernel] {found.text}."
-    if isinstance(error, ModuleNotFoundError) and _is_a_package(error.name):
+    if granted is None or not isinstance(error, ModuleNotFoundError):
+        return None
+    if _is_a_package(error.name):
         top = str(error.name).partition(".")[0]
         return f"[wasi-kernel] {top} is not installed here; %wasi why says more."
     return None
