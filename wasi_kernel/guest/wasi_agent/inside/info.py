@@ -27,7 +27,10 @@ class Report:
         return "\n\n".join(map(repr, self._tables))
 
     def _repr_html_(self) -> str:
-        return "".join(table._repr_html_() for table in self._tables)
+        shown = "".join(table._repr_html_() for table in self._tables)
+        # Several tables go through the front end's cleaner, which writes styles and quotes so.
+        shown = shown.replace('style="text-align: left"', 'style="text-align:left"')
+        return shown.replace("&#x27;", "'").replace("&quot;", '"')
 
 
 def run(magics: WasiMagics, line: str, cell: str | None) -> Report:
