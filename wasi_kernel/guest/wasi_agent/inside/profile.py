@@ -99,7 +99,8 @@ def _compiled(magics: WasiMagics, source: str) -> tuple[CodeType, CodeType | Non
     # What IPython writes other code for (magics, !) is code of one line for one line.
     text = shell.transform_cell(source.lstrip("\n"))
     text = "\n" * (len(source) - len(source.lstrip("\n"))) + text
-    name = shell.compile.cache(text, shell.execution_count, raw_code=source)
+    number = len(shell.history_manager.input_hist_parsed) - 1  # of the cell; the count is ahead
+    name = shell.compile.cache(text, number, raw_code=source)
     tree = ast.parse(text, name)
     tree = shell.transform_ast(tree)
     last = None
