@@ -118,6 +118,13 @@ def test_the_cell_runs_as_it_would_alone(box):
     assert "42" not in [o["data"]["text/plain"] for o in shown]
 
 
+def test_the_cell_is_named_by_its_number(box):
+    result = box.run("%%wasi profile\nhot(800_000)\nNone")
+    number = result.execution_count
+    rows = value(box, "get_ipython().magics_manager.registry['WasiMagics'].last_profile.lines()")
+    assert {row["file"] for row in rows if row["function"] == "<module>"} == {f"In[{number}]"}
+
+
 def test_lines_of_an_error_are_those_of_the_cell(box):
     error = box.run("%%wasi profile\nhot(200_000)\n\n1 / 0").error
     assert error.ename == "ZeroDivisionError"

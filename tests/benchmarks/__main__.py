@@ -25,12 +25,13 @@ import confining
 import counting
 import keeping
 import measures
+import profiling
 import publishing
 import report
 from kernels import own_folders
 
 MEASURES = measures.MEASURES | checkpointing.MEASURES | keeping.MEASURES | publishing.MEASURES
-MEASURES |= counting.MEASURES | confining.MEASURES
+MEASURES |= counting.MEASURES | confining.MEASURES | profiling.MEASURES
 """Name on the command line -> benchmark."""
 
 PACKAGES = ("wasi-kernel", "ipykernel", "ipython", "jupyter_client", "pyzmq", "wasmtime")

@@ -99,7 +99,9 @@ def _compiled(magics: WasiMagics, source: str) -> tuple[CodeType, CodeType | Non
     # What IPython writes other code for (magics, !) is code of one line for one line.
     text = shell.transform_cell(source.lstrip("\n"))
     text = "\n" * (len(source) - len(source.lstrip("\n"))) + text
-    name = shell.compile.cache(text, shell.execution_count, raw_code=source)
+    history = shell.history_manager  # of the cell's number: the shell's count is ahead by one
+    number = shell.execution_count if history is None else len(history.input_hist_parsed) - 1
+    name = shell.compile.cache(text, number, raw_code=source)
     tree = ast.parse(text, name)
     tree = shell.transform_ast(tree)
     last = None
