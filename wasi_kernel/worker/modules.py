@@ -1,5 +1,4 @@
-"""Modules that cells have written as WebAssembly text (`%%wat`): each in an engine, a store and on
-a thread of its own.
+"""Modules of cells (`%%wat`): each has an engine, a store and a thread of its own.
 
 They are interpreted (Pulley): a confined worker gets no new machine code, so compiled ones could
 not run in it. Nothing can be imported but functions that the guest serves, and fd_write if asked
@@ -12,17 +11,29 @@ module. The two threads take turns; all that touches a store happens on the modu
 
 from __future__ import annotations
 
-import base64
 import binascii
+import os
 import queue
-import secrets
 import struct
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wasmtime
-from wasmtime import Config, Engine, Func, FuncType, Global, Instance, Memory, Module, Store
-from wasmtime import Trap, TrapCode, Val, WasmtimeError
+from wasmtime import (
+    Config,
+    Engine,
+    Func,
+    FuncType,
+    Global,
+    Instance,
+    Memory,
+    Module,
+    Store,
+    Trap,
+    TrapCode,
+    Val,
+    WasmtimeError,
+)
 from wasmtime._bindings import wasmtime_config_async_stack_size_set
 
 from wasi_kernel.worker import looks
@@ -258,8 +269,7 @@ class WatModule:
             back = self._served(caller, module, Event("callback", said))
             if len(back) != len(results):
                 raise _Unwind
-            values = [from_wire(t, v) for t, v in zip(results, back, strict=True)]
-            made = [_MAKERS[t](v) for t, v in zip(results, values, strict=True)]
+            made = [_MAKERS[t](from_wire(t, v)) for t, v in zip(results, back, strict=True)]
             return None if not made else made[0] if len(made) == 1 else made
 
         return Func(store, kind, serve, access_caller=True)
@@ -357,7 +367,7 @@ class WatModule:
             length = looks.number(content, "length", most=min(PIECE_BYTES, size - at))
             return Event("done", {"values": []}, bytes(memory.read(store, at, at + length)))
         try:
-            data = base64.b64decode(looks.text(content, "data", most=2 * PIECE_BYTES))
+            data = binascii.a2b_base64(looks.text(content, "data", most=2 * PIECE_BYTES))
         except (binascii.Error, ValueError):
             raise Refusal("data is no base64") from None
         if at + len(data) > size:
@@ -405,7 +415,7 @@ class Modules:
         if len(self._live) + len(self._ending) >= LIVE:
             raise Refusal(f"there are {LIVE} modules already: NAME.close() makes room, or del NAME")
         module = WatModule(text, self._each_bytes, wasi=content.get("wasi") is True)
-        ident = secrets.token_hex(16)
+        ident = os.urandom(16).hex()
         self._live[ident] = module
         return Sight({"ident": ident})
 
