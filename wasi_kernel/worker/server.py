@@ -26,8 +26,8 @@ from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
 from wasi_kernel.worker.memorymap import MemoryMap
-from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.modules import Modules
+from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
 if TYPE_CHECKING:
