@@ -74,6 +74,7 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
     ("looks", "pyframes"),
+    ("modules",),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running", "profiler"),
     ("counting", "granted"),

@@ -26,6 +26,7 @@ from wasi_kernel.worker.keeper import Keeper, Parts
 from wasi_kernel.worker.link import LinkClosedError
 from wasi_kernel.worker.looks import Looks
 from wasi_kernel.worker.memorymap import MemoryMap
+from wasi_kernel.worker.modules import Modules
 from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
 
@@ -67,10 +68,12 @@ class Server:
         door.again = self.running.interrupt_again
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
+        self._modules = Modules(parts.policy.limits.memory_bytes)
         self._profiler = Profiler(lambda: self._keeper.guest.memory)
         looks = {  # each kind of look is a room of its own
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
             **MemoryMap(self._keeper, parts.runtime.wasm).ops,
+            **self._modules.ops(),
             "profile_begin": self._profiler.begin,
             "profile_end": self._profiler.end,
         }
@@ -179,6 +182,7 @@ class Server:
         status = self._run(frame)
         answered = self._door.answered
         self.running.end()
+        self._modules.rest()
         self._door.end()
         if self._keeper.travel.target is None and (self._held is not None or not answered):
             self._stand_in(frame)
@@ -319,6 +323,7 @@ class Server:
     def _rewind(self, request: int) -> list[str]:
         """Puts a fresh guest at the travel's target; the files that are not open any more."""
         self._widgets = None
+        self._modules.forget()
         known = self._missing()
         self._link.send_frame(Frame("checkpoint", self._keeper.go_back(request), request))
         missing = [each for each in self._missing() if each not in known]

@@ -13,7 +13,13 @@ import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    cell_magic,
+    line_cell_magic,
+    magics_class,
+    no_var_expand,
+)
 
 from wasi_agent.tables import Table
 
@@ -100,6 +106,11 @@ class WasiMagics(Magics):
             raise UsageError(f"%wasi {name or 'info'} takes no cell: write it with one %")
         return self._module(subcommand).run(self, rest.strip(), cell)
 
+    @cell_magic
+    def wat(self, line: str, cell: str) -> Any:
+        """Compile WebAssembly text: `%%wat [NAME] [--wasi]`; `%wasi help %%wat` tells more."""
+        return importlib.import_module(f"{__name__}.wat").run(self.shell, line, cell)
+
     def _help(self, name: str) -> Table | None:
         if not name:
             rows = [(f"%wasi {known}", it.summary) for known, it in SUBCOMMANDS.items()]
@@ -107,6 +118,10 @@ class WasiMagics(Magics):
                     for k, row in zip(SUBCOMMANDS, rows, strict=True)]  # fmt: skip
             data = {known: it.summary for known, it in SUBCOMMANDS.items()}
             return Table("%wasi: what the sandbox is, and what happens inside", rows, data)
+        if name == "%%wat":
+            module = importlib.import_module(f"{__name__}.wat")
+            print(f"%%wat: {inspect.getdoc(module.run)}")
+            return None
         subcommand = SUBCOMMANDS.get(name)
         if subcommand is None:
             raise UsageError(

@@ -1,0 +1,186 @@
+"""%%wat: modules of WebAssembly text, calls both ways, memory, and what is said of wrong use."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from wasi_kernel import Sandbox
+
+MODULE = r"""%%wat m
+(module
+  (import "python" "f" (func $f (param i32) (result i32)))
+  (memory (export "memory") 1 3)
+  (global (export "g") (mut i64) (i64.const -5))
+  (global (export "fixed") f32 (f32.const 1.5))
+  (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+  (func (export "call") (param i32) (result i32) (call $f (local.get 0)))
+  (func (export "swap") (param f64 f32) (result f32 f64) (local.get 1) (local.get 0))
+  (func (export "div") (param i64 i64) (result i64) (i64.div_s (local.get 0) (local.get 1)))
+  (func (export "forever") (loop (br 0)))
+  (func $deep (export "deep") (call $deep))
+  (func (export "a name") (result i32) (i32.const 7))
+  (func (export "nothing"))
+  (func (export "ref") (param funcref)))
+"""
+
+
+UNGRANTED = """%%wat
+(module (import "wasi_snapshot_preview1" "fd_write"
+  (func (param i32 i32 i32 i32) (result i32))))"""
+
+
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox() as box:
+        box.run("def f(x): return action(x)\naction = lambda x: 10 * x")
+        assert box.run(MODULE).error is None
+        yield box
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("m.add(2, 3)", "5"),
+        ("m.add(2**32 - 1, 0), m.add(2**31 - 1, 1)", "(-1, -2147483648)"),
+        ("m.swap(0.1, 0.5)", "(0.5, 0.1)"),
+        ("m.swap(float('-inf'), float('nan'))", f"({math.nan}, {-math.inf})"),
+        ("m['a name']()", "7"),
+        ("m.nothing() is None", "True"),
+        ("m.g.value, m.fixed.value", "(-5, 1.5)"),
+        ("m.add", "func add(i32, i32) -> i32"),
+        ("m.call(4)", "40"),
+        ("'add' in dir(m), len(m.to_dict()['imports'])", "(True, 1)"),
+    ],
+)
+def test_exports_are_used_from_python(box, code, shown):
+    result = box.run(code)
+    assert (result.error, result.text) == (None, shown)
+
+
+def test_memory_is_bytes(box):
+    box.run("m.memory[0:4] = b'abcd'; m.memory[-1] = 9; m.memory.pack('<hd', 8, -2, 0.25)")
+    assert box.run("m.memory[:5], m.memory[1], m.memory[-1]").text == r"(b'abcd\x00', 98, 9)"
+    assert box.run("m.memory.unpack('<hd', 8)").text == "(-2, 0.25)"
+    assert box.run("m.memory.grow(1), len(m.memory)").text == "(65536, 131072)"
+
+
+def test_a_callback_may_call_the_module(box):
+    box.run("action = lambda x: 1 if x == 0 else m.add(m.call(x - 1), x)")
+    assert box.run("m.call(10)").text == "56"
+    error = box.run("m.call(1000)").error
+    assert "calls back and forth lie in one another" in error.evalue
+    assert box.run("action = lambda x: 10 * x; m.call(1)").error is None
+
+
+@pytest.mark.parametrize(
+    ("code", "ename", "part"),
+    [
+        ("m.div(1, 0)", "WasmTrap", "integer divide by zero\nwasm backtrace:"),
+        ("m.deep()", "WasmTrap", "call stack exhausted"),
+        ("m.add(1)", "TypeError", "add(i32, i32) -> i32 takes 2 arguments, not 1"),
+        ("m.add('a', 1)", "TypeError", "'a' is no integer, and i32 is wanted"),
+        ("m.add(2**32, 1)", "OverflowError", "4294967296 does not fit in i32"),
+        ("m.ref(None)", "TypeError", "funcref does not travel"),
+        ("m.nope", "AttributeError", "the module exports no 'nope'; it exports memory, g"),
+        ("m.memory[1 << 30]", "IndexError", "outside of the memory"),
+        ("m.memory[0:2] = b'abc'", "ValueError", "as many bytes as the slice has"),
+        ("m.memory.grow(9)", "WatError", "memory"),
+        ("m.fixed.value = 1", "AttributeError", "the global fixed is not mutable"),
+        ("import copy; copy.copy(m)", "TypeError", "run its cell again"),
+    ],
+)
+def test_wrong_use_is_said(box, code, ename, part):
+    error = box.run(code).error
+    assert error.ename == ename
+    assert part in error.evalue
+
+
+def test_an_exception_of_a_callback_comes_out(box):
+    box.run("def fails(x): raise KeyError('mine')\naction = fails")
+    assert box.run("m.call(1)").error.ename == "KeyError"
+    box.run("action = lambda x: 'text'")
+    assert box.run("m.call(1)").error.ename == "TypeError"
+    assert box.run("action = lambda x: 10 * x; m.call(2)").error is None
+    assert box.run("m.add(1, 1)").text == "2"
+
+
+@pytest.mark.parametrize(
+    ("cell", "part"),
+    [
+        ("%%wat\n(module\n  (func (i32.ad)))", "<anon>:2:10\n      |\n    2 |   (func (i32.ad)))"),
+        ("%%wat\n(module (func (result i32)))", "type mismatch"),
+        ('%%wat\n(module (import "python" "nof" (func)))', "has no function 'nof'"),
+        ('%%wat\n(module (import "env" "f" (func)))', 'functions come from "python"'),
+        ('%%wat\n(module (import "python" "f" (memory 1)))', "only functions can be imported"),
+                (UNGRANTED, "%%wat --wasi gives"),
+        ('%%wat --wasi\n(module (import "wasi_snapshot_preview1" "path_open" (func)))',
+         "of WASI there is fd_write"),
+        ("%%wat\n(module (memory 60000))", "exceeds memory limits"),
+        ("%%wat\n(module (memory 1 1 shared))", "threads"),
+        ("%%wat\n(module (table 10000000 funcref))", "exceeds table limits"),
+        ("%%wat\n" + ";" * (1 << 20) + "\n(module)", "at most 1,048,576"),
+        ("%%wat 1a\n(module)", "'1a' is no name"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_is_refused(box, cell, part):
+    assert part in box.run(cell).error.evalue
+
+
+def test_an_endless_call_is_interrupted_and_the_module_lives(box):
+    box.run("action = lambda x: 10 * x")
+    for code in ("m.forever()", "action = lambda x: m.forever() or 0\nm.call(1)"):
+        result = box.run(code, deadline_s=1)
+        assert result.error is not None
+        assert result.error.ename in ("KeyboardInterrupt", "TimeoutError", "DeadlineExceeded")
+        assert not result.error.lost
+    assert box.run("action = lambda x: 10 * x; m.call(2), m.add(1, 1)").text == "(20, 2)"
+
+
+def test_wasi_prints_into_the_cell(box):
+    box.run(r"""%%wat --wasi h
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\10\00\00\00\06\00\00\00") (data (i32.const 16) "hello\n")
+  (func (export "go") (param i32) (result i32)
+    (call $w (local.get 0) (i32.const 0) (i32.const 1) (i32.const 12))))
+""")
+    assert box.run("print('a'); n = h.go(1); print('b')").stdout == "a\nhello\nb\n"
+    assert box.run("n, h.go(0), h.memory.unpack('<I', 12), h.close()").text == "(0, 8, (6,), None)"
+
+
+def test_a_start_function_runs_and_may_trap(box):
+    cell = (
+        '%%wat s\n(module (import "python" "f" (func $f (param i32) (result i32)))\n'
+        "(func $s {}) (start $s))"
+    )
+    box.run("seen = []; action = lambda x: seen.append(x) or 0")
+    assert box.run(cell.format("(drop (call $f (i32.const 3)))")).error is None
+    assert box.run("action = lambda x: 10 * x; s.close(); seen").text == "[3]"
+    assert box.run(cell.format("unreachable")).error.ename == "WasmTrap"
+
+
+def test_modules_are_counted_and_closed_ones_are_gone(box):
+    box.run("run = get_ipython().run_cell_magic\nkept = []")
+    error = box.run(
+        "while True: kept.append(run('wat', '', '(module (func (export \"x\")))'))"
+    ).error
+    assert "there are 8 modules already" in error.evalue
+    box.run("first = kept[0]; [each.close() for each in kept]; kept.clear()")
+    assert box.run("first.x()").error.ename == "WatGoneError"
+    assert box.run("for _ in range(30): run('wat', '', '(module)').close()").error is None
+
+
+def test_undo_leaves_a_module_behind():
+    with Sandbox() as box:
+        box.run('%%wat m\n(module (func (export "x") (result i32) (i32.const 1)))')
+        box.run("y = m.x()")
+        box.run("%undo")
+        error = box.run("m.x()").error
+        assert (error.ename, "run its %%wat cell again" in error.evalue) == ("WatGoneError", True)
+
+
+def test_help(box):
+    assert box.run("%wasi help %%wat").stdout.startswith("%%wat: Compile WebAssembly text")
