@@ -73,13 +73,13 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
-    ("looks", "pyframes"),
+    ("looks", "pyframes", "wasicalls"),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running", "profiler"),
     ("counting", "granted"),
     ("switchboard",),
     ("guest", "dirty"),
-    ("prepare", "checkpoints"),
+    ("prepare", "checkpoints", "tracer"),
     ("keeper",),
     ("memorymap",),
     ("server",),

@@ -28,6 +28,7 @@ from wasi_kernel.worker.looks import Looks
 from wasi_kernel.worker.memorymap import MemoryMap
 from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
+from wasi_kernel.worker.tracer import Tracer
 
 if TYPE_CHECKING:
     from wasi_kernel.worker.confine import Confinement
@@ -68,11 +69,14 @@ class Server:
         door.holds = self._replied
         door.checkpoint = self._keeper.travel.answer
         self._profiler = Profiler(lambda: self._keeper.guest.memory)
+        self._tracer = Tracer(lambda: self._keeper.guest)
         looks = {  # each kind of look is a room of its own
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
             **MemoryMap(self._keeper, parts.runtime.wasm).ops,
             "profile_begin": self._profiler.begin,
             "profile_end": self._profiler.end,
+            "trace_begin": self._tracer.begin,
+            "trace_end": self._tracer.end,
         }
         door.look = Looks(looks).answer
 
@@ -103,6 +107,7 @@ class Server:
                 self._serve_command()
         finally:
             self._profiler.stop()
+            self._tracer.stop()
             self.running.end()
             with contextlib.suppress(LinkClosedError):
                 self._door.end()
@@ -209,6 +214,7 @@ class Server:
             return 0
         finally:
             self._profiler.stop()
+            self._tracer.stop()
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""
@@ -400,6 +406,7 @@ class Server:
 
         def next_request() -> Frame | None:
             self._profiler.stop()
+            self._tracer.stop()
             door.end()
             self.running.end()
             if len(pending) == 2:
