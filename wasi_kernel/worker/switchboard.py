@@ -13,7 +13,8 @@ single native functions are closed in natives.py.
 What a session writes and has open is counted on the way: see counting.py.
 
 A third module, `watched`, is instantiated when calls are first to be observed (tracer.py): its
-functions tell an observer before and after each call. They stand in the slots only while there is one.
+functions tell an observer before and after each call. They stand in the slots only while
+there is one.
 """
 
 from __future__ import annotations

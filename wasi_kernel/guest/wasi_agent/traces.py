@@ -105,14 +105,15 @@ class Trace:
                 self._where(call),
             )  # fmt: skip
             inside = "".join(
-                f'<td style="text-align: left">{html.escape(text)}</td>' for text in cells
+                f'<td style="text-align:left">{html.escape(text, quote=False)}</td>'
+                for text in cells
             )
             rows.append(f"<tr>{inside}</tr>")
         more = len(self.calls) - SHOWN
         note = f"<p>{more:,} more in .calls</p>" if more > 0 else ""
-        title = html.escape(self._title())
-        table = f"<table>{''.join(rows)}</table>"
-        return f"<details open><summary>{title}</summary>{table}{note}</details>"
+        title = html.escape(self._title(), quote=False)
+        table = f"<table><tbody>{''.join(rows)}</tbody></table>"
+        return f"<details><summary>{title}</summary>{table}{note}</details>"
 
 
 def _call(seen: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
