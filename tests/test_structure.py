@@ -73,14 +73,14 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
-    ("looks", "pyframes"),
+    ("looks", "pyframes", "wasicalls"),
     ("modules",),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running", "profiler"),
     ("counting", "granted"),
     ("switchboard",),
     ("guest", "dirty"),
-    ("prepare", "checkpoints"),
+    ("prepare", "checkpoints", "tracer"),
     ("keeper",),
     ("memorymap",),
     ("server",),

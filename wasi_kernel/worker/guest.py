@@ -18,7 +18,7 @@ from wasi_kernel.worker import images
 from wasi_kernel.worker.interrupts import Interrupter
 from wasi_kernel.worker.memory import LinearMemory, OutOfBoundsError
 from wasi_kernel.worker.preopens import Preopen, opened
-from wasi_kernel.worker.switchboard import MONOTONIC, Switchboard
+from wasi_kernel.worker.switchboard import MONOTONIC, Observer, Switchboard
 from wasi_kernel.worker.usage import Usage
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Guest:
             wasi = WasiConfig()
             wasi.argv, wasi.env = argv, list(env.items())
             with opened(preopens) as (found, self.missing):
+                self._preopened = {FIRST_FD + k: p.guest_path for k, (_, p) in enumerate(found)}
                 for host_path, p in found:
                     wasi.preopen_dir(host_path, p.guest_path, p.writable)
             self._store.set_wasi(wasi)
@@ -231,6 +232,21 @@ class Guest:
     def open_files(self) -> int:
         """How many files it has open."""
         return self._switchboard.open_count
+
+    # -- observing ---------------------------------------------------------------------------
+
+    @property
+    def wasi_calls(self) -> frozenset[str]:
+        """The WASI calls that it can make."""
+        return self._switchboard.names
+
+    def observe(self, observer: Observer | None, names: frozenset[str] = frozenset()) -> None:
+        """Tells `observer` of these WASI calls from now on; None ends that."""
+        self._switchboard.observe(observer, names)
+
+    def preopened(self) -> dict[int, str]:
+        """The folders that it has from the beginning: fd -> guest path."""
+        return dict(self._preopened)
 
     # -- interrupts --------------------------------------------------------------------------
 

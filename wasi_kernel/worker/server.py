@@ -29,6 +29,7 @@ from wasi_kernel.worker.memorymap import MemoryMap
 from wasi_kernel.worker.modules import Modules
 from wasi_kernel.worker.profiler import Profiler
 from wasi_kernel.worker.running import FIRST_OWN, Running
+from wasi_kernel.worker.tracer import Tracer
 
 if TYPE_CHECKING:
     from wasi_kernel.worker.confine import Confinement
@@ -70,12 +71,15 @@ class Server:
         door.checkpoint = self._keeper.travel.answer
         self._modules = Modules(parts.policy.limits.memory_bytes)
         self._profiler = Profiler(lambda: self._keeper.guest.memory)
+        self._tracer = Tracer(lambda: self._keeper.guest)
         looks = {  # each kind of look is a room of its own
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
             **MemoryMap(self._keeper, parts.runtime.wasm).ops,
             **self._modules.ops(),
             "profile_begin": self._profiler.begin,
             "profile_end": self._profiler.end,
+            "trace_begin": self._tracer.begin,
+            "trace_end": self._tracer.end,
         }
         door.look = Looks(looks).answer
 
@@ -106,6 +110,7 @@ class Server:
                 self._serve_command()
         finally:
             self._profiler.stop()
+            self._tracer.stop()
             self.running.end()
             with contextlib.suppress(LinkClosedError):
                 self._door.end()
@@ -213,6 +218,7 @@ class Server:
             return 0
         finally:
             self._profiler.stop()
+            self._tracer.stop()
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""
@@ -405,6 +411,7 @@ class Server:
 
         def next_request() -> Frame | None:
             self._profiler.stop()
+            self._tracer.stop()
             door.end()
             self.running.end()
             if len(pending) == 2:

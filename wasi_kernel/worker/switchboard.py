@@ -11,6 +11,10 @@ the native standard streams, which are not ours, stay out of reach (GHSA-gqmc-89
 single native functions are closed in natives.py.
 
 What a session writes and has open is counted on the way: see counting.py.
+
+A third module, `watched`, is instantiated when calls are first to be observed (tracer.py): its
+functions tell an observer before and after each call. They stand in the slots only while
+there is one.
 """
 
 from __future__ import annotations
@@ -61,6 +65,13 @@ class Host(Protocol):
     def proc_exit(self, status: int) -> None: ...  # noqa: D102
     def make_room(self) -> int: ...  # noqa: D102
     def failed(self, error: BaseException) -> None: ...  # noqa: D102
+
+
+class Observer(Protocol):
+    """Who is told of calls: their WebAssembly arguments (of any sign), then the errno."""
+
+    def before(self, name: str, args: tuple[int, ...]) -> None: ...  # noqa: D102
+    def after(self, errno: int) -> None: ...  # noqa: D102
 
 
 def signature(t: FuncType) -> str:
@@ -121,6 +132,25 @@ def routes_wat(calls: list[tuple[str, str, int]]) -> str:
     return "(module " + "\n".join([*imports, head, COUNTING, closed, *funcs]) + ")"
 
 
+def watched_wat(calls: list[tuple[str, str, int]]) -> str:
+    """The module that tells an observer of each call around it; a trap has no `after`."""
+    imports = ['(import "watch" "after" (func $after (param i32)))']
+    funcs = []
+    for name, sig, n in calls:
+        before = sig.partition(" (result")[0]
+        imports += [
+            f'(import "routes" "{name}" (func ${name}{sig}))',
+            f'(import "watch" "{name}" (func $before_{name}{before}))',
+        ]
+        made = f"(call ${name} {natives.args(n)})"
+        if "(result" in sig:
+            made = f"(local.set {n} {made}) (call $after (local.get {n})) (local.get {n})"
+        local = "(local i32) " if "(result" in sig else ""
+        told = f"(call $before_{name} {natives.args(n)})"
+        funcs.append(f'(func (export "{name}"){sig} {local}{told} {made})')
+    return "(module " + "\n".join([*imports, *funcs]) + ")"
+
+
 def _reading(native: str) -> str:
     """fd_read, after which it is not known where its fd's next write begins."""
     return f"(i64.store $ledger offset=16 (call $row (local.get 0)) (i64.const -1)) {native}"
@@ -156,12 +186,14 @@ class Wiring(NamedTuple):
         slots: The compiled module of trampolines.
         routes: The compiled module that decides.
         files: `FILES`, compiled.
+        watched: The module that tells an observer, compiled: a confined worker can make no code.
     """
 
     types: dict[str, FuncType]
     slots: Module
     routes: Module
     files: Module
+    watched: Module
 
 
 @functools.lru_cache(maxsize=4)
@@ -177,9 +209,9 @@ def is_wired(cache: Cache, module: Module) -> bool:
     return all(cache.load(engines.small_path(cache, text)) is not None for text in texts)
 
 
-def _texts(types: dict[str, FuncType]) -> tuple[str, str, str]:
+def _texts(types: dict[str, FuncType]) -> tuple[str, str, str, str]:
     calls = [(name, signature(t), len(t.params)) for name, t in types.items()]
-    return slots_wat(calls), routes_wat(calls), FILES
+    return slots_wat(calls), routes_wat(calls), FILES, watched_wat(calls)
 
 
 def _wasi_types(module: Module) -> dict[str, FuncType]:
@@ -201,7 +233,11 @@ class Switchboard:
         self, engine: Engine, cache: Cache, store: Store, module: Module, host: Host
     ) -> None:
         self._store = store
-        types, slots_module, routes_module, files_module = wiring(engine, cache, module)
+        types, slots_module, routes_module, files_module, watched = wiring(engine, cache, module)
+        self._engine, self._types, self._host = engine, types, host
+        self._watched_module = watched
+        self._observer: Observer | None = None
+        self._watched: Any = None
         slots = Linker(engine).instantiate(store, slots_module)
         slot_exports = slots.exports(store)
         linker = Linker(engine)
@@ -228,6 +264,7 @@ class Switchboard:
             routing.define(store, "files", name, files[name])
         self._routes: Any = routing.instantiate(store, routes_module).exports(store)
         table: Any = slot_exports["slots"]
+        self._table = table
         for k, name in enumerate(types):
             table.set(store, k, self._routes[name])
 
@@ -246,6 +283,47 @@ class Switchboard:
             except BaseException as e:  # noqa: BLE001 - the edge to wasm: recorded, the guest sees an errno
                 host.failed(e)
                 return EIO if t.results else None
+
+        return call
+
+    # -- observing ---------------------------------------------------------------------------
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The WASI calls that the guest can make."""
+        return frozenset(self._types)
+
+    def observe(self, observer: Observer | None, names: frozenset[str] = frozenset()) -> None:
+        """Tells `observer` of these calls from now on; with None all is as it was.
+
+        A call that is being made while this is called is served as it began.
+        """
+        if observer is not None and self._watched is None:
+            self._watched = self._watching()
+        self._observer = observer
+        for k, name in enumerate(self._types):
+            watched = observer is not None and name in names
+            self._table.set(self._store, k, (self._watched if watched else self._routes)[name])
+
+    def _watching(self) -> Any:
+        """The exports of `watched`: once for an instance, since stores free nothing."""
+        linker = Linker(self._engine)
+        told = FuncType([ValType.i32()], [])
+        linker.define_func("watch", "after", told, self._edge(lambda o, errno: o.after(errno)))
+        for name, t in self._types.items():
+            linker.define(self._store, "routes", name, self._routes[name])
+            tell = functools.partial(_tell, name)
+            linker.define_func("watch", name, FuncType(t.params, []), self._edge(tell))
+        return linker.instantiate(self._store, self._watched_module).exports(self._store)
+
+    def _edge(self, tell: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: int) -> None:
+            if self._observer is None:  # it was taken away during the call
+                return
+            try:
+                tell(self._observer, *args)
+            except BaseException as e:  # noqa: BLE001 - the edge to wasm: recorded
+                self._host.failed(e)
 
         return call
 
@@ -284,6 +362,10 @@ class Switchboard:
         ledger: Any = self._routes["ledger"]
         for fd in fds:
             ledger.write(self._store, bytes([GONE]), fd)
+
+
+def _tell(name: str, observer: Observer, *args: int) -> None:
+    observer.before(name, args)
 
 
 def _refuse(t: FuncType) -> Callable[..., Any]:

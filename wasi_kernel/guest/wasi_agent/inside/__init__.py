@@ -43,6 +43,7 @@ SUBCOMMANDS = {
     "why": Subcommand("why", "explain the last error, or a path: what of the policy is behind it"),
     "limits": Subcommand("limits", "what is used and allowed of each limit, and what raises it"),
     "profile": Subcommand("profile", "where a cell's time goes, seen from outside", cell=True),
+    "trace": Subcommand("trace", "each WASI call of a cell, as strace shows them", cell=True),
     "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
     "memory": Subcommand("memory", "the map of linear memory, what was written, how it grew"),
     "dump": Subcommand("dump", "the bytes of an object, or at an address, and what they mean"),
@@ -78,11 +79,13 @@ class WasiMagics(Magics):
     Attributes:
         facts: What the host has said of the session at its boot.
         last_profile: Of `%wasi profile`, None before the first.
+        last_trace: Of `%wasi trace`, as well.
     """
 
     shell: ZMQInteractiveShell
     facts: dict[str, Any] = {}  # noqa: RUF012 - set as a whole at boot
     last_profile: Any = None
+    last_trace: Any = None
 
     @no_var_expand  # code follows some of its names: {x} is a set there
     @line_cell_magic

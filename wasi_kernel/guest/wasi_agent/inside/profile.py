@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 
 from wasi_agent.inside import Arguments
+from wasi_agent.inside.cells import compiled
 from wasi_agent.profiles import Profile
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _split(line: str) -> tuple[str, str]:
 
 def _profile(magics: WasiMagics, source: str, options: Any) -> Profile:
     shell = magics.shell
-    body, last = _compiled(magics, source)
+    body, last = compiled(magics, source, "profile")
     sampling = _Sampling(magics, options)
     try:
         value = sampling.run(body, last, shell.user_ns)
@@ -91,32 +91,6 @@ def _profile(magics: WasiMagics, source: str, options: Any) -> Profile:
     if value is not None:
         display(value)
     return profile
-
-
-def _compiled(magics: WasiMagics, source: str) -> tuple[CodeType, CodeType | None]:
-    """The code, and that of its last line if it is an expression to be shown."""
-    shell = magics.shell
-    # What IPython writes other code for (magics, !) is code of one line for one line.
-    text = shell.transform_cell(source.lstrip("\n"))
-    text = "\n" * (len(source) - len(source.lstrip("\n"))) + text
-    history = shell.history_manager  # of the cell's number: the shell's count is ahead by one
-    number = shell.execution_count if history is None else len(history.input_hist_parsed) - 1
-    name = shell.compile.cache(text, number, raw_code=source)
-    tree = ast.parse(text, name)
-    tree = shell.transform_ast(tree)
-    last = None
-    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    expression = tree.body[-1] if tree.body else None
-    if isinstance(expression, ast.Expr) and not text.rstrip().endswith(";"):
-        tree.body.pop()
-        last = compile(ast.Expression(expression.value), name, "eval", flags)
-    body = compile(tree, name, "exec", flags)
-    if any(code is not None and code.co_flags & inspect.CO_COROUTINE for code in (body, last)):
-        raise UsageError(
-            "%wasi profile takes no `await` outside of a function, since its cell runs within "
-            "another one: put it into a coroutine and profile what runs that"
-        )
-    return body, last
 
 
 class _Sampling:
