@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from wasi_kernel.worker.memory import LinearMemory
 
+SHOWN_RIGHTS = 4
 MAX_PATH = 256
 """Bytes of a path that are shown; a longer one ends with an ellipsis."""
 MAX_IOVECS = 1024
@@ -152,6 +153,15 @@ def flags(value: int, names: Sequence[str]) -> str:
     return "|".join([*found, *[hex(rest)] * bool(rest)]) or "0"
 
 
+def brief(rights: str) -> str:
+    """Rights for a line: C libraries ask for some twenty, of which two say most."""
+    names = rights.split("|")
+    if len(names) <= SHOWN_RIGHTS:
+        return rights
+    told = [name for name in ("fd_read", "fd_write") if name in names]
+    return f"{len(names)} rights ({', '.join([*told, '...'])})"
+
+
 def arguments(
     name: str, args: Sequence[int], memory: LinearMemory, paths: Mapping[int, str]
 ) -> list[Argument]:
@@ -180,7 +190,7 @@ def arguments(
             found.append(_pointed(label, kind, small, args[at + 1] & 0xFFFFFFFF, memory))
         elif kind in _FLAGS:
             text = flags(value if kind == "rights" else small, _FLAGS[kind])
-            found.append(Argument(label, text, text))
+            found.append(Argument(label, text, brief(text) if kind == "rights" else text))
         elif kind in _NAMES:
             names = _NAMES[kind]
             text = names[small] if small < len(names) else str(small)
