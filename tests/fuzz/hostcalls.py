@@ -346,7 +346,7 @@ class Fuzz:
         """Compares all memory with what may stand there now."""
         with self.door.still():
             now = self.memory.read(0, self.size)
-            for at, n in self.allowed + [(tray + 12, 8) for tray in trays if tray]:
+            for at, n in self.allowed + [(tray + 12, 12) for tray in trays if tray]:
                 end = min(at + n, self.size)
                 if at < end:
                     self.expected[at:end] = now[at:end]
