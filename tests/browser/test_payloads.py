@@ -750,7 +750,8 @@ def test_clicks_without_the_filter_are_seen_to_act(clicks, bench):
     for k in range(2):
         notebook.run(2 + k)
     harm, _ = _harm(bench, notebook)
-    assert "the canary was called" in _texts(harm)  # maybe only after the next click
+    # JupyterLab opens links in new windows, whose canary is their own; maybe after the next click
+    assert {"the canary was called", "a window with about:blank"} & set(_texts(harm))
     assert any("POST" in what and "/api/terminals" in what for what in _texts(harm))
 
 
