@@ -218,7 +218,11 @@ class Recorder(threading.Thread):
     def __init__(self, manager: KernelManager, client: Any) -> None:
         super().__init__(daemon=True)
         self._session, self._asking = manager.session.clone(), client.session.session
-        self._socket = manager.connect_iopub()
+        self._socket = manager.context.socket(zmq.SUB)
+        self._socket.linger = 0
+        self._socket.rcvhwm = 0  # or what comes while this thread has no turn would be dropped
+        self._socket.connect(f"{manager.transport}://{manager.ip}:{manager.iopub_port}")
+        self._socket.subscribe(b"")
         self._ending = threading.Event()
         self._changed = threading.Condition()
         self._by_request: dict[str, list[Message]] = defaultdict(list)

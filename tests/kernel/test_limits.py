@@ -53,4 +53,4 @@ def test_wasi_limits_is_a_table_with_data(kernel):
     assert "<table" in data["text/html"]
     found = kernel.run("w = %wasi limits\nw.to_dict()['open_files']['allowed']")
     assert found.result == "20"
-    assert "info, limits, " in kernel.run("%wasi nothing").content["evalue"]
+    assert ", limits, " in kernel.run("%wasi nothing").content["evalue"]

@@ -341,7 +341,7 @@ def test_waking_without_open_files_opens_none(wake: Callable):
     before = host_fds()
     files = wake([])
     assert files.native() == []
-    assert host_fds() - before <= 3
+    assert host_fds() - before <= 4  # wasmtime keeps the file of each module open
 
 
 def test_what_stood_where_the_host_puts_its_arguments_stands_there_again(

@@ -270,6 +270,9 @@ class Agent:
             return
         if not self.busy:
             return
+        if self.door.looking:
+            self.door.interrupted = True  # raised as soon as the answer, which comes soon, is read
+            return
         if not self.door.waiting and _inside_door(frame):
             self.door.interrupt_again()  # in a moment: its two ends must agree first
             return

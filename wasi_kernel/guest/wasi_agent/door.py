@@ -30,12 +30,14 @@ class Door:
     Attributes:
         request: Number of the request that frames belong to.
         waiting: Does the guest wait for an answer, which an interrupt may end?
+        looking: Is it in a look, whose answer is to be read first?
+        interrupted: Did an interrupt come meanwhile?
         message_bytes: The largest frame that the host takes.
     """
 
     def __init__(self) -> None:
         self.request = 0
-        self.waiting = False
+        self.waiting = self.looking = self.interrupted = False
         self.message_bytes = frames.MAX_FRAME_BYTES
         self._write = os.write
         self._read = os.read
@@ -171,7 +173,14 @@ class Door:
         Raises:
             ValueError: The host refuses; its words.
         """
-        said = self.ask("look_request", {"op": op, **content})
+        self.looking = True
+        try:
+            said = self.ask("look_request", {"op": op, **content})
+        finally:
+            self.looking = False
+            interrupted, self.interrupted = self.interrupted, False
+        if interrupted:
+            raise KeyboardInterrupt
         if said.content.get("status") != "ok":
             raise ValueError(said.content.get("evalue", "the host gives no reason"))
         return said
