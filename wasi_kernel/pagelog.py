@@ -8,7 +8,8 @@ dropped whole, after the oldest state that stays has been written once more, com
 stands on it in dropped segments once more as it was (both WHOLE).
 
 The log reads and writes files and decides nothing: which pages changed is the worker's business,
-and what a checkpoint is called that of its notes. Standard library only.
+and what a checkpoint is called that of its notes. Standard library only. It is long because
+reading, writing and dropping keep one index of what stands where.
 """
 
 from __future__ import annotations
