@@ -569,8 +569,11 @@ class Stage:
         """Executes a cell and waits for its end."""
         return self.answer(self.execute(code, **options))
 
-    def interrupt(self, *, heard: bool = False) -> None:
-        """What a front end's stop button does; `heard`: waits for the answer."""
+    def interrupt(self, *, heard: bool = True) -> None:
+        """What a front end's stop button does.
+
+        Not `heard`: does not wait for the answer, and it may yet hit the next cell.
+        """
         message = self.client.session.msg("interrupt_request", {})
         self.client.control_channel.send(message)
         asked = message["header"]["msg_id"]
@@ -596,8 +599,9 @@ class Stage:
 
     def _interrupt(self, sent: str, how: dict[str, Any]) -> None:
         self.recorder.until_text(sent, how.get("after", "begun"))
-        for _ in range(how.get("times", 1)):
-            self.interrupt()
+        times = how.get("times", 1)
+        for i in range(times):  # the last is heard: one on its way would be for the next cell
+            self.interrupt(heard=i == times - 1)
             time.sleep(how.get("every_s", 0.01))
         if how.get("until_reply"):
             for _ in range(20):

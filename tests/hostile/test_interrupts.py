@@ -19,17 +19,17 @@ def while_asking(stage, case):
 
 def at_rest(stage, case):
     for _ in range(50):
-        stage.interrupt(heard=True)
+        stage.interrupt()
     return stage.run("sum(range(1000))")
 
 
 def between_cells(stage, case):
     sent = []
     for _ in range(20):
-        stage.interrupt()
+        stage.interrupt(heard=False)
         sent.append(stage.execute("sum(range(20_000))", stop_on_error=False))
-        stage.interrupt()
-    stage.interrupt(heard=True)
+        stage.interrupt(heard=False)
+    stage.interrupt()
     # each is interrupted or not, as it may be
     assert {stage.answer(one).ename for one in sent} <= {"ok", "KeyboardInterrupt"}
     return stage.run("sum(range(20_000))")
@@ -38,7 +38,7 @@ def between_cells(stage, case):
 def during_checkpoint(stage, case):
     answer = stage.run("grown = bytearray(b'x') * (100 << 20)")
     for _ in range(20):
-        stage.interrupt(heard=True)
+        stage.interrupt()
     assert stage.run("grown.count(b'x')").result == str(100 << 20)
     assert stage.run("del grown").ename == "ok"
     return answer
@@ -49,7 +49,7 @@ def during_undo(stage, case):
     sent = stage.execute("%undo")
     stage.recorder.until_text(sent, "Undone")
     for _ in range(20):
-        stage.interrupt(heard=True)
+        stage.interrupt()
     answer = stage.answer(sent)
     assert stage.run("'undone' in globals()").result == "False"
     return answer
@@ -61,7 +61,7 @@ def during_restore(stage, case):
     worker.wait(30)
     sent = stage.execute("while True: pass")  # where the new guest is quick, it is interrupted too
     for _ in range(20):
-        stage.interrupt(heard=True)
+        stage.interrupt()
     for _ in range(20):
         if stage.replied(sent, 1.2):
             break
@@ -83,8 +83,8 @@ def test_at_the_ends_of_a_kernel(hostile, moment):
     stage = hostile.new_stage({}, ready=False)
     if moment == "start":
         for _ in range(50):
-            stage.interrupt()
-        stage.interrupt(heard=True)  # and so are those before it
+            stage.interrupt(heard=False)
+        stage.interrupt()  # and so are those before it
         for _ in range(3):  # what was interrupted while it waited for the sandbox says so
             assert stage.run("1").ename in ("ok", "KeyboardInterrupt")
         assert stage.run("6 * 7").result == "42"
@@ -92,8 +92,8 @@ def test_at_the_ends_of_a_kernel(hostile, moment):
         sent = stage.execute("print('begun')\nwhile True: pass")
         stage.recorder.until_text(sent, "begun")
         for _ in range(50):
-            stage.interrupt()
+            stage.interrupt(heard=False)
         stage.end_politely()
         for _ in range(50):
-            stage.interrupt()
+            stage.interrupt(heard=False)
     stage.close()
