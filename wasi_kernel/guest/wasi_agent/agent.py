@@ -112,7 +112,7 @@ class Agent:
 
     def warm_up(self) -> None:
         """Does once, for the image, what is slow the first time; leaves no trace in the session."""
-        from wasi_agent import lookups
+        from wasi_agent import lookups, packing
 
         self.choose_completer()
         for code in WARM_COMPLETIONS:
@@ -135,6 +135,7 @@ class Agent:
         self.shell.payloads.clear_payload()
         self.shell.displayhook.flush()
         gc.collect()
+        packing.pack()
         # What exists now lives as long as the guest: later collections need not visit it, nor
         # write to its pages, which are shared between kernels.
         gc.freeze()

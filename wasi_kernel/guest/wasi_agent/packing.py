@@ -1,0 +1,39 @@
+"""Packing: closes the holes in a base image's heap.
+
+What the image's making has freed are small blocks, all over its hundred megabytes. A cell that gets
+its memory from there changes a few bytes in each of some hundred pages, and its checkpoint has to
+write all of them: 600 for a cell that does nothing, in 225 runs. With the holes taken, new objects
+lie side by side above: 340 pages, in 140 runs, and a third less processor time for a cell.
+"""
+
+from __future__ import annotations
+
+PROBE_BYTES = 1 << 20
+"""Larger than any hole: comes from the top of the heap."""
+
+HEADER_BYTES = 17
+"""Of a bytes object, with the zero at its end, on wasm32 (Include/cpython/bytesobject.h)."""
+
+STEP_BYTES = 8
+"""Blocks differ in size by so much (dlmalloc's alignment)."""
+
+SMALL_BYTES = 256
+
+_filling: list[bytes | object] = []
+
+
+def pack() -> int:
+    """Takes all free blocks below the top of the heap, for good; returns how many there were."""
+    top = id(bytes(PROBE_BYTES))
+    size = PROBE_BYTES
+    while size >= HEADER_BYTES:
+        _take(top, size - HEADER_BYTES)
+        size -= max(STEP_BYTES, size // 8 // STEP_BYTES * STEP_BYTES if size > SMALL_BYTES else 0)
+    while id(one := object()) < top:  # the smallest block that there is
+        _filling.append(one)
+    return len(_filling)
+
+
+def _take(top: int, length: int) -> None:
+    while id(one := bytes(length)) < top:
+        _filling.append(one)
