@@ -57,7 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sandbox", "kernel", "installing"),
     ("probes",),
     ("doctor",),
-    ("cli",),
+    ("cli", "lean"),
     ("__main__",),
 )
 """Modules of the host side, lowest first. A module imports only what stands below it."""

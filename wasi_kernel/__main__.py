@@ -9,19 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wasi_kernel.launch import Settings
     from wasi_kernel.policy import Policy
-    from wasi_kernel.spawn import Worker
-
-BARE = ("IPython", "IPython.core", "jupyter_client", "ipykernel")
-"""Packages of which the kernel process needs a few modules, and whose own __init__ imports many.
-
-A quarter of the modules that a kernel process would load (112 of 422), and of the time that its
-imports take (133 ms with, 96 ms without; Python 3.11), come from there: IPython's shell, Jupyter's
-clients, managers and provisioners. None is ever used here.
-"""
 
 
 def main() -> None:
@@ -47,7 +35,6 @@ def _kernel(argv: list[str]) -> None:
     gc.disable()  # imports make much and free little: 8 ms of 110
     waiting = spawn()
 
-    from dataclasses import replace
     from pathlib import Path
 
     from wasi_kernel import launch
@@ -65,7 +52,7 @@ def _kernel(argv: list[str]) -> None:
         begin = launch.restarted(policy, connection) or begin
         settings = launch.settings(policy, Path.cwd(), begin, may_fork="--name" not in given)
         kept = [(name, given[name]) for name in POLICY_OPTIONS if given.get(name)]
-        settings = replace(settings, options=tuple(word for pair in kept for word in pair))
+        settings = settings._replace(options=tuple(word for pair in kept for word in pair))
     except WasiKernelError as e:
         if "--on-terminal" in given:
             raise
@@ -77,9 +64,12 @@ def _kernel(argv: list[str]) -> None:
         settings.keep_for(connection)
     if settings.refusal is None:
         waiting = launch.start(settings, worker=waiting)
-    main = _import_kernel()
+    from wasi_kernel.lean import import_lean
+
+    kernel = import_lean("wasi_kernel.kernel", "tornado.platform.asyncio")
+    gc.freeze()  # what is imported stays: the first collection need not look at it
     gc.enable()
-    main(argv, settings, waiting, "--on-terminal" in given)
+    kernel.main(argv, settings, waiting, "--on-terminal" in given)
 
 
 def _policy(given: dict[str, str]) -> Policy:
@@ -129,29 +119,6 @@ def _options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 def _value(argv: list[str], name: str) -> str:
     """What follows `name` in `argv`, "" if it is not there."""
     return argv[argv.index(name) + 1] if name in argv[:-1] else ""
-
-
-def _import_kernel() -> Callable[[list[str], Settings, Worker, bool], None]:
-    """kernel.main, imported without the packages' own __init__ modules where that works."""
-    import importlib.util
-    import types
-
-    for name in BARE:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.submodule_search_locations is None:
-            continue
-        module = types.ModuleType(name)
-        module.__spec__, module.__file__ = spec, spec.origin
-        module.__path__ = list(spec.submodule_search_locations)
-        sys.modules[name] = module
-    try:
-        from wasi_kernel import kernel
-    except (ImportError, AttributeError):  # a version that needs its __init__: the usual way
-        for name in [n for n in sys.modules if n.partition(".")[0] in BARE]:
-            del sys.modules[name]
-        sys.modules.pop("wasi_kernel.kernel", None)
-        from wasi_kernel import kernel
-    return kernel.main
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Connection(ConnectionFileMixin, Application):
 
     name = "wasi-kernel"
     version = Unicode(__version__)
-    blocking_class = AnyTrait()  # a kernel makes no clients; see BARE in __main__
+    blocking_class = AnyTrait()  # a kernel makes no clients; see lean.py
     aliases = {  # noqa: RUF012 - traitlets' own way
         "f": "Connection.connection_file", "ip": "Connection.ip",
         "transport": "Connection.transport", "hb": "Connection.hb_port",

@@ -6,8 +6,7 @@ message text; what a program may want to know is a field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -200,8 +199,7 @@ class ProtocolError(WasiKernelError):
     """The other side of a socket of ours said something that the protocol does not allow."""
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What is left after the loss of a guest: the state of a checkpoint, in a new guest.
 
     Attributes:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -31,7 +31,6 @@ from wasi_kernel.connection import Connection
 from wasi_kernel.errors import GuestLost, WasiKernelError
 from wasi_kernel.forkedkernels import ForkedKernels
 from wasi_kernel.frontend import Frontend
-from wasi_kernel.history import History
 from wasi_kernel.publisher import Publisher
 from wasi_kernel.session import Session
 
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from jupyter_client.session import Session as JupyterSession
 
     from wasi_kernel.frames import Frame
+    from wasi_kernel.history import History
     from wasi_kernel.launch import Settings
     from wasi_kernel.spawn import Worker
 
@@ -81,7 +81,6 @@ class WasiKernel(Kernel):
         self._publisher = Publisher(
             partial(self._wire.send, self.iopub_socket), self._frontend, self._topic, self.ident
         )
-        self._history = History()
         self._count: int = self._settings.cells + 1
         self._greeted = False
         self._told = ""  # the last problem with checkpoints that the user was told of
@@ -89,6 +88,13 @@ class WasiKernel(Kernel):
         self._tasks: set[asyncio.Future[None]] = set()
         self._sandbox: Session | None = None
         self._forks = ForkedKernels(self._settings.options)
+
+    @cached_property
+    def _history(self) -> History:
+        """What was run. Imported at its first use, when the first cell has its answer."""
+        from wasi_kernel.history import History
+
+        return History()
 
     @property
     def sandbox(self) -> Session:
@@ -214,7 +220,7 @@ class WasiKernel(Kernel):
         store_history = bool(store_history) and not silent
         if store_history:
             self._count += 1
-            self._soon(self._history.add, count, code)
+            self._soon(lambda: self._history.add(count, code))
         content = {
             "code": code, "silent": silent, "store_history": store_history,
             "user_expressions": user_expressions or {}, "allow_stdin": allow_stdin,
@@ -491,7 +497,8 @@ class WasiKernel(Kernel):
                     await asyncio.wait_for(self._sandbox.kept(), KEPT_S)
             await self._sandbox.close(restart=restart)
         self._forks.end()
-        self._history.close()
+        if "_history" in vars(self):
+            self._history.close()
 
 
 def _header(parent: dict[str, Any]) -> dict[str, Any]:

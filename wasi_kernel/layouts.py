@@ -15,8 +15,7 @@ wasmtime or anything of Jupyter.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +26,7 @@ _PLACES = ("", "bin", "usr/local/bin", "usr/bin", "dist", "package/dist")
 """Where modules lie, below the top of a build; the last two are those of npm packages."""
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """One build, found.
 
     Attributes:

@@ -17,7 +17,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import installed, requirements, runtimes
+from wasi_kernel import installed, runtimes
 from wasi_kernel.errors import PackageError, RequirementError
 from wasi_kernel.policy import INSTALLED
 
@@ -133,6 +133,8 @@ class Pip:
             raise PackageError("these are no requirements")
         if not 0 < len(texts) <= REQUIREMENTS:
             raise PackageError(f"one request names 1 to {REQUIREMENTS} requirements")
+        from wasi_kernel import requirements  # not on the start path
+
         self._requests += 1
         if self._requests > REQUESTS:
             raise PackageError(f"this session has asked for packages {REQUESTS} times; restart")

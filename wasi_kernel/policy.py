@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wasi_kernel import policyfile, requirements
+from wasi_kernel import policyfile
 from wasi_kernel.errors import PolicyError, RequirementError
 
 if TYPE_CHECKING:
@@ -460,7 +460,11 @@ def _preload_problems(preload: Any) -> Problems:
 def _packages_problems(packages: Any) -> Problems:
     form = list(_list_problems("packages", packages, str, "a requirement, such as 'attrs>=23'"))
     yield from form
-    for k, text in enumerate(() if form else packages):
+    if form or not packages:
+        return
+    from wasi_kernel import requirements  # not on the start path of who wants none
+
+    for k, text in enumerate(packages):
         try:
             requirements.parse(text)
         except RequirementError as e:
@@ -473,6 +477,8 @@ def _pip_problems(pip: Any) -> Problems:
     if not isinstance(pip, (list, tuple)):
         yield PolicyError("pip", pip, "True, False, or a list of names of packages")
         return
+    from wasi_kernel import requirements
+
     for k, name in enumerate(pip):
         if not isinstance(name, str) or not requirements.is_name(name):
             yield PolicyError(f"pip[{k}]", name, "the name of a package, without a version")

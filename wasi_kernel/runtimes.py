@@ -13,9 +13,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_kernel import layouts, runtimestore
 from wasi_kernel.errors import RuntimeNotFoundError, UnknownRuntimeError
@@ -34,8 +33,7 @@ PREFIX = "/usr/local"
 """PYTHONHOME of every guest."""
 
 
-@dataclass(frozen=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One build, found.
 
     Attributes:

@@ -25,7 +25,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_kernel.errors import RuntimeStoreError, UnknownRuntimeError
 
@@ -88,8 +88,7 @@ class Entry:
         return ""
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What was seen of a build when it was started: its version ("3.12.0"), and what kind it is."""
 
     python: str
