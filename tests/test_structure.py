@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "segments",
         "forkedkernels",
         "kernelinfo",
+        "lean",
     ),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver", "landlock", "seccomp"),
     ("archives",),
@@ -57,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sandbox", "kernel", "installing"),
     ("probes",),
     ("doctor",),
-    ("cli", "lean"),
+    ("cli",),
     ("__main__",),
 )
 """Modules of the host side, lowest first. A module imports only what stands below it."""
@@ -93,7 +94,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
     "records", "segments", "pagelog", "timeline", "sessionfile", "confinement", "landlock",
-    "seccomp",
+    "seccomp", "lean",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

@@ -35,6 +35,10 @@ def _kernel(argv: list[str]) -> None:
     gc.disable()  # imports make much and free little: 8 ms of 110
     waiting = spawn()
 
+    from wasi_kernel import lean
+
+    lean.stand()
+
     from pathlib import Path
 
     from wasi_kernel import launch
@@ -64,9 +68,7 @@ def _kernel(argv: list[str]) -> None:
         settings.keep_for(connection)
     if settings.refusal is None:
         waiting = launch.start(settings, worker=waiting)
-    from wasi_kernel.lean import import_lean
-
-    kernel = import_lean("wasi_kernel.kernel", "tornado.platform.asyncio")
+    kernel = lean.import_lean("wasi_kernel.kernel", "tornado.platform.asyncio")
     gc.freeze()  # what is imported stays: the first collection need not look at it
     gc.enable()
     kernel.main(argv, settings, waiting, "--on-terminal" in given)

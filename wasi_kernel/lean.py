@@ -1,4 +1,4 @@
-"""Lean imports: the kernel process without the parts of its libraries that it never uses.
+"""Lean imports: our processes without the parts of their libraries that they never use.
 
 Two ways. A package is entered without its own `__init__`, which would import many modules. And a
 module that is imported for one or two small things, or for none, has a stand-in that holds these
@@ -10,14 +10,15 @@ Versions of the libraries that want more than is here are imported the usual way
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    Content = dict[str, Any] | Callable[[], dict[str, Any]]
 
 BARE = ("IPython", "IPython.core", "jupyter_client", "ipykernel")
 """Packages of which the kernel process needs a few modules: what their `__init__`s import are
@@ -27,16 +28,24 @@ IPython's shell, Jupyter's clients, managers and provisioners."""
 class StandIn(types.ModuleType):
     """Stands for a module until more of it is asked for than is here."""
 
-    def __init__(self, name: str, content: dict[str, Any]) -> None:
+    def __init__(self, name: str, content: Content) -> None:
         super().__init__(name)
-        self.__dict__.update(content)
+        if callable(content):
+            self.__late = content
+        else:
+            self.__dict__.update(content)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if "_StandIn__late" in vars(self):
+            vars(self).update(vars(self).pop("_StandIn__late")())
+            return getattr(self, name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        found = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, found)
+        return found
 
 
 def _tzlocal() -> Any:
@@ -53,6 +62,12 @@ def _isoparse(text: str) -> Any:
     return datetime.fromisoformat(text)
 
 
+def _quote_from_bytes(*args: Any, **options: Any) -> str:
+    from urllib.parse import quote_from_bytes
+
+    return quote_from_bytes(*args, **options)
+
+
 def _loggers() -> dict[str, Any]:
     import logging
 
@@ -60,7 +75,11 @@ def _loggers() -> dict[str, Any]:
     return {name: logging.getLogger(f"tornado.{logger}") for name, logger in names.items()}
 
 
-def _stand_ins() -> dict[str, dict[str, Any] | None]:
+_standing: dict[str, StandIn | None] = {}
+"""The stand-ins that are there now."""
+
+
+def _stand_ins() -> dict[str, Content | None]:
     """{module: what of it is asked for while others are imported; None: it is not there}."""
     python = {"cpython": "CPython", "pypy": "PyPy"}.get(sys.implementation.name, "")
     return {
@@ -71,9 +90,17 @@ def _stand_ins() -> dict[str, dict[str, Any] | None]:
         "dateutil.parser": {"isoparse": _isoparse},
         "dateutil.tz": {"tzlocal": _tzlocal},
         # tornado; the real one imports html, curses and the handlers of log files
-        "tornado.log": _loggers(),
-        # zmq.backend, uuid
-        "platform": {"python_implementation": lambda: python, "system": lambda: os.uname().sysname},
+        "tornado.log": _loggers,
+        # zmq.backend, uuid, wasmtime
+        "platform": {
+            "python_implementation": lambda: python,
+            "system": lambda: os.uname().sysname,
+            "machine": lambda: os.uname().machine,
+        },
+        # dataclasses, whose classes are all documented here
+        "inspect": {"get_annotations": lambda cls: dict(vars(cls).get("__annotations__", {}))},
+        # pathlib
+        "urllib.parse": {"quote_from_bytes": _quote_from_bytes},
         # jupyter_client.connect
         "tempfile": {},
         # ipykernel.parentpoller, for Windows
@@ -83,18 +110,18 @@ def _stand_ins() -> dict[str, dict[str, Any] | None]:
 
 def import_lean(*names: str) -> types.ModuleType:
     """The first module of that name, and the others; what they need is imported lean."""
-    before = set(sys.modules)
-    standing = _stand(_stand_ins())
+    before = set(sys.modules) - set(_standing)
+    stand()
     try:
         _bare(BARE)
         return _first(names)
     except (ImportError, AttributeError, TypeError):  # a version that needs more: the usual way
-        _leave(standing)
+        leave()
         for known in set(sys.modules) - before:
             del sys.modules[known]
         return _first(names)
     finally:
-        _leave(standing)
+        leave()
 
 
 def _first(names: tuple[str, ...]) -> types.ModuleType:
@@ -103,6 +130,8 @@ def _first(names: tuple[str, ...]) -> types.ModuleType:
 
 
 def _bare(packages: Iterable[str]) -> None:
+    import importlib.util
+
     for name in packages:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.submodule_search_locations is None:
@@ -113,18 +142,17 @@ def _bare(packages: Iterable[str]) -> None:
         sys.modules[name] = module
 
 
-def _stand(wanted: dict[str, dict[str, Any] | None]) -> dict[str, StandIn | None]:
-    """Puts stand-ins where nothing is yet; which ones."""
-    standing: dict[str, StandIn | None] = {}
-    for name, content in wanted.items():
+def stand() -> None:
+    """Puts stand-ins where nothing is yet, until `leave`."""
+    for name, content in _stand_ins().items():
         if name not in sys.modules:
-            standing[name] = None if content is None else StandIn(name, content)
-            sys.modules[name] = standing[name]  # type: ignore[assignment]  # None: ImportError
-    return standing
+            _standing[name] = None if content is None else StandIn(name, content)
+            sys.modules[name] = _standing[name]  # type: ignore[assignment]  # None: ImportError
 
 
-def _leave(standing: dict[str, StandIn | None]) -> None:
-    """Takes the stand-ins away."""
-    for name, module in standing.items():
+def leave() -> None:
+    """Takes the stand-ins away: their names stand for the real modules again."""
+    for name, module in _standing.items():
         if sys.modules.get(name, ...) is module:
             del sys.modules[name]
+    _standing.clear()

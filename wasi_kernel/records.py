@@ -16,11 +16,10 @@ import struct
 import sys
 import zlib
 from array import array
-from dataclasses import dataclass
 from itertools import count as counter
 from itertools import groupby
 from operator import eq, sub
-from typing import Any
+from typing import Any, NamedTuple
 
 PAGE = 4096
 MAGIC = 0x504B4357
@@ -35,8 +34,7 @@ _MARKED = re.compile(rb"\x01+")
 RECORD_BYTES = _RECORD.size
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Pages that follow one another, in memory and in a segment.
 
     Attributes:
@@ -47,13 +45,12 @@ class Run:
     """
 
     page: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not used
     place: int
     crc: int = 0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """One state of memory.
 
     Attributes:

@@ -180,6 +180,7 @@ def spawn() -> Worker:
         their_requests.set_inheritable(True)
         their_control.set_inheritable(True)
         pid = _python(
+            "from wasi_kernel import lean; lean.stand(); "
             "from wasi_kernel.worker.__main__ import main; "
             f"main({their_requests.fileno()}, {their_control.fileno()})"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,23 @@ def granted(tmp_path: Path) -> Preopen:
     return Preopen(str(folder), "/data", True, identity, str(tmp_path / "empty"))
 
 
+def open_ones(granted: Preopen) -> list[int]:
+    """The descriptors of this process that are that folder."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            state = os.fstat(int(name))
+            if (state.st_dev, state.st_ino) == granted.identity:
+                found.append(int(name))
+    return found
+
+
 def test_a_folder_that_is_there_is_opened_and_closed(granted: Preopen):
-    before = os.listdir("/dev/fd")
     with opened([granted]) as (found, missing):
         ((path, shown),) = found
         assert (os.listdir(path), shown, missing) == (["file"], granted, ())
-    assert os.listdir("/dev/fd") == before
+        assert open_ones(granted)
+    assert not open_ones(granted)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="without /proc there is a moment")

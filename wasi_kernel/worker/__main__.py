@@ -19,7 +19,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from wasi_kernel import frames
+from wasi_kernel import frames, lean
 from wasi_kernel.frames import Frame
 from wasi_kernel.worker import THREAD_STACK_EXTRA
 from wasi_kernel.worker.link import Link, LinkClosedError, readable
@@ -93,6 +93,7 @@ def main(requests: int, control: int) -> None:
     gc.disable()  # until the guest is there: imports make much and free little
     from wasi_kernel.worker import tasks  # noqa: F401 - while the kernel process is still busy
 
+    lean.leave()
     serve(requests, control)
 
 

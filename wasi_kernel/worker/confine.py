@@ -15,9 +15,8 @@ import os
 import resource
 import struct
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wasmtime
 
@@ -46,8 +45,7 @@ CODE = (
 """Folders of modules that may be imported late: Python's own, ours, wasmtime's."""
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """The host files that a task still needs when it is confined; paths of folders or files.
 
     Attributes:
@@ -62,8 +60,7 @@ class Reach:
     keep: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Confinement:
+class Confinement(NamedTuple):
     """What holds for this process.
 
     Attributes:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from wasi_kernel import __version__, sessionfile, timeline
 from wasi_kernel.errors import (
@@ -58,8 +57,7 @@ AT_RISK = "a cell that ends the sandbox takes what is not kept with it"
 LOOK_S = 60.0
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What guests of one session are made of.
 
     Attributes:

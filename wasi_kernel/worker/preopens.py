@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_kernel.environments import BUNDLE
 from wasi_kernel.policy import HOME, INSTALLED, PACKAGES, TMP, WORK, Grant
@@ -29,8 +28,7 @@ _DESCRIPTORS = "/proc/self/fd"
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
-@dataclass(frozen=True)
-class Preopen:
+class Preopen(NamedTuple):
     """A folder that the guest has open from its start, in the order of the guest's fds.
 
     Attributes:

@@ -13,9 +13,8 @@ import json
 import re
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasmtime import WasmtimeError
 
@@ -91,8 +90,7 @@ VERIFY_AFTER_S = (0.05, 0.5, 2.0)
 """How long after its turn began the guest is interrupted, to see that it can be; each is tried."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What to load for one policy.
 
     Attributes:
