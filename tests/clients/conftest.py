@@ -137,6 +137,11 @@ class Api:
         answer = await AsyncHTTPClient().fetch(request)
         return json.loads(answer.body) if answer.body else None
 
+    async def page(self, path: str) -> str:
+        """A page's text."""
+        request = HTTPRequest(f"{self.url}{path}", headers=self._headers, request_timeout=STEP_S)
+        return (await AsyncHTTPClient().fetch(request)).body.decode()
+
     async def start(self) -> str:
         """A new kernel's id."""
         body = {"name": self.kernel} | ({"env": self._env} if self._env else {})
