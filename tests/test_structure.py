@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "kernelinfo",
     ),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver", "landlock", "seccomp"),
-    ("archives",),
+    ("archives", "shared"),
     ("runtimestore",),
     ("policyfile",),
     ("policy", "kernelspecs", "wheels"),
@@ -93,7 +93,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
     "records", "segments", "pagelog", "timeline", "sessionfile", "confinement", "landlock",
-    "seccomp",
+    "seccomp", "shared",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {
