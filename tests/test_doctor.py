@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from wasi_kernel import confinement, landlock, seccomp
-from wasi_kernel.caches import Cache
+from wasi_kernel.caches import SEAL, Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +91,23 @@ def test_a_cache_that_cannot_be_used(doctor: Doctor, tmp_path: Path):
     assert status == 1
     assert found["cache"]["state"] == "problem"
     assert "WASI_KERNEL_CACHE" in found["cache"]["advice"]
+
+
+def test_a_shared_cache_says_whether_anything_is_taken_from_it(doctor: Doctor, tmp_path: Path):
+    common = tmp_path / "common" / "modules"
+    common.mkdir(parents=True)
+    assert "shared cache" not in doctor()[1]
+    status, found = doctor(WASI_KERNEL_SHARED_CACHE=str(common.parent))
+    assert status == 1
+    assert "nothing in it" in found["shared cache"]["detail"]
+    for end in ("", SEAL):
+        (common / f"x.cwasm{end}").touch(mode=0o444)
+    _, found = doctor(WASI_KERNEL_SHARED_CACHE=str(common.parent))
+    assert found["shared cache"]["state"] == "ok"
+    assert "compiled modules: 1" in found["shared cache"]["detail"]
+    common.chmod(0o777)
+    _, found = doctor(WASI_KERNEL_SHARED_CACHE=str(common.parent))
+    assert "can be written by others" in found["shared cache"]["detail"]
 
 
 def test_a_runtime_that_is_not_there(doctor: Doctor, tmp_path: Path):

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lean",
     ),
     ("spawn", "caches", "pagelog", "requirements", "contents", "resolver", "landlock", "seccomp"),
-    ("archives",),
+    ("archives", "shared"),
     ("runtimestore",),
     ("policyfile",),
     ("policy", "kernelspecs", "wheels"),
@@ -94,7 +94,7 @@ WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
 WORKER_MAY = frozenset({
     "errors", "frames", "policy", "caches", "runtimes", "environments", "runtimestore", "layouts",
     "records", "segments", "pagelog", "timeline", "sessionfile", "confinement", "landlock",
-    "seccomp", "lean",
+    "seccomp", "lean", "shared",
 })  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

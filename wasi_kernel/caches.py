@@ -58,15 +58,18 @@ class Cache:
         path: Where it is; default: `default_path`.
         what: What it is called in an error, when it is another folder that is kept alike.
         env: The environment variable that names it.
+        shared: A folder of an administrator's, whose modules may be taken; see shared.py.
 
     Raises:
         InstallationError: The folder cannot be made, or is not this user's own.
     """
 
     def __init__(
-        self, path: Path | None = None, *, what: str = "cache folder", env: str = ENV
-    ) -> None:
+        self, path: Path | None = None, *, what: str = "cache folder", env: str = ENV,
+        shared: Path | None = None,
+    ) -> None:  # fmt: skip
         self.path = path if path is not None else default_path()
+        self.shared = shared
         self._held: list[int] = []
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from wasi_kernel import (
     runtimes,
     runtimestore,
     seccomp,
+    shared,
 )
 from wasi_kernel.errors import InstallationError, RuntimeNotFoundError, WasiKernelError
 from wasi_kernel.policy import Policy
@@ -120,6 +121,24 @@ def _cache() -> Iterator[Finding]:
         yield Finding(
             "prepared", "note", "the first start compiles the runtime", "run: wasi-kernel prepare"
         )
+
+
+def _shared() -> Iterator[Finding]:
+    home = shared.default_path()
+    if home is None:
+        return
+    reason = shared.refusal(home / shared.FOLDER)
+    try:
+        count = 0 if reason else len(shared.modules(home))
+    except OSError as e:
+        reason, count = f"{home} cannot be read: {e.strerror}", 0
+    if reason is None and not count:
+        reason = f"{home / shared.FOLDER} has nothing in it that may be taken"
+    if reason is None:
+        yield Finding("shared cache", "ok", f"{home}, compiled modules: {count}")
+    else:
+        advice = f"let root alone own and write it, or unset {shared.ENV}: nothing is taken from it"
+        yield Finding("shared cache", "problem", reason, advice)
 
 
 def _runtime() -> Iterator[Finding]:
@@ -217,7 +236,7 @@ def started(box: Sandbox) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _versions, _advisories, _runtime, _cache, _kernelspecs, _platform,
+    _python, _versions, _advisories, _runtime, _cache, _shared, _kernelspecs, _platform,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasi_kernel import policyfile, runtimestore
+from wasi_kernel import policyfile, runtimestore, shared
 from wasi_kernel.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def _protected(cache: Path, home: Path) -> list[tuple[Path, str]]:
     found = [(Path(p), f"a system folder ({p})") for p in SYSTEM]
     found.append((cache, "this project's cache"))
     found.append((runtimestore.default_path(), "the folder of added runtimes"))
+    if (common := shared.default_path()) is not None:
+        found.append((common, "the folder of compiled runtimes that all users share"))
     runtime = os.environ.get("JUPYTER_RUNTIME_DIR")
     if runtime:
         found.append((Path(runtime), "Jupyter's runtime folder"))

@@ -25,6 +25,7 @@ from wasi_kernel import (
     plainfiles,
     runtimes,
     runtimestore,
+    shared,
     trees,
 )
 from wasi_kernel.errors import InstallationError, SessionFileError, WasiKernelError
@@ -191,6 +192,7 @@ class Settings(NamedTuple):
             "task": task,
             "policy": data,
             "cache": str(self.cache),
+            "shared": None if (common := shared.default_path()) is None else str(common),
             "work": self.work,
             "packages": None if self.packages is None else str(self.packages),
             "installed": str(self.installed / installed.FOLDER),

@@ -104,10 +104,15 @@ class Api:
 
     Attributes:
         url: Its address, without a slash at the end.
+        runtime: The folder of its kernels' connection files.
+        kernel: The kernelspec that is started.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(
+        self, url: str, token: str, runtime: Path, kernel: str, env: dict[str, str]
+    ) -> None:  # fmt: skip
         self.url, self._headers = url, {"Authorization": f"token {token}"}
+        self.runtime, self.kernel, self._env = runtime, kernel, env
         self._opened: list[Channels] = []
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -132,9 +137,15 @@ class Api:
         answer = await AsyncHTTPClient().fetch(request)
         return json.loads(answer.body) if answer.body else None
 
+    async def page(self, path: str) -> str:
+        """A page's text."""
+        request = HTTPRequest(f"{self.url}{path}", headers=self._headers, request_timeout=STEP_S)
+        return (await AsyncHTTPClient().fetch(request)).body.decode()
+
     async def start(self) -> str:
         """A new kernel's id."""
-        return str((await self.ask("POST", "/api/kernels", {"name": "python-wasi"}))["id"])
+        body = {"name": self.kernel} | ({"env": self._env} if self._env else {})
+        return str((await self.ask("POST", "/api/kernels", body))["id"])
 
     async def channels(self, kernel: str) -> Channels:
         """A connection to it."""
@@ -159,17 +170,25 @@ def _free() -> int:
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Api]]:
-    """Starts a server: (arguments of python, without those that say where and for whom)."""
+    """Starts a server: (arguments of python, without those that say where and for whom).
+
+    `python` is another environment's, which has the server and only a kernelspec of this kernel's;
+    `env` is what a request for a kernel names, as Enterprise Gateway's clients do.
+    """
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, prefix: str, token: str) -> Api:
+    def start(
+        *arguments: str, prefix: str, token: str,
+        python: str = sys.executable, kernel: str = "python-wasi",
+        env: dict[str, str] | None = None,
+    ) -> Api:  # fmt: skip
         home: Path = tmp_path_factory.mktemp("server")
         secret = secrets.token_hex(16)
         (home / "notebooks").mkdir()
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY"))}
         process = subprocess.Popen(
             [
-                sys.executable, *arguments, f"--{token}={secret}", f"--{prefix}.ip=127.0.0.1",
+                python, *arguments, f"--{token}={secret}", f"--{prefix}.ip=127.0.0.1",
                 f"--{prefix}.port={_free()}",
             ],
             env=inherited | {
@@ -198,7 +217,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ap
         assert found, "it did not start:\n" + "".join(said)
         port = int(found[0].rpartition(":")[2])
         eventually(lambda: _listens(port))  # it says so a moment before
-        return Api(found[0], secret)
+        return Api(found[0], secret, home / "runtime", kernel, env or {})
 
     yield start
     for process in processes:

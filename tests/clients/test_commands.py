@@ -1,7 +1,13 @@
-"""Programs that run notebooks: nbconvert, papermill, nbval, and the console, with this kernel."""
+"""Programs that run notebooks or cells with this kernel: what they give, and how they fail.
+
+`jupyter execute`, nbclient, nbconvert, papermill, nbval, the console in a terminal and in a window
+(qtconsole, offscreen).
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat.v4 import new_code_cell, new_notebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -37,6 +45,60 @@ def notebook(path, *cells):
 def folder(tmp_path):
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
     return tmp_path / "notebooks"
+
+
+def test_jupyter_execute_keeps_outputs_up_to_an_error(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", "print('é')\n6 * 7", "1 / 0", "'not reached'")
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter", "execute", "--inplace", path.name],
+        capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stderr
+    program("jupyter", "execute", "--inplace", "--allow-errors", path.name, cwd=tmp_path)
+    first, failed, last = nbformat.read(path, as_version=4).cells
+    assert [o.get("text") or o.data["text/plain"] for o in first.outputs] == ["é\n", "42"]
+    assert failed.outputs[0].ename == "ZeroDivisionError"
+    assert last.outputs[0].data["text/plain"] == "'not reached'"
+    assert [cell.execution_count for cell in (first, failed, last)] == [1, 2, 3]
+
+
+def _client(*cells, **options):
+    made = new_notebook(cells=[new_code_cell(code) for code in cells])
+    return NotebookClient(made, kernel_name="python-wasi", **options)
+
+
+def test_nbclient_goes_on_after_a_cell_that_took_too_long():
+    client = _client(
+        "kept = 'kept'", "while True: pass", "kept", timeout=3, interrupt_on_timeout=True,
+        allow_errors=True,
+    )  # fmt: skip
+    client.execute()
+    _, slow, after = client.nb.cells
+    assert slow.outputs[0].ename == "KeyboardInterrupt"
+    assert after.outputs[0].data["text/plain"] == "'kept'"
+
+
+def test_nbclient_says_what_failed():
+    client = _client("import os\nos._exit(3)", "1")
+    with pytest.raises(CellExecutionError, match="GuestExited"):
+        client.execute()
+    with pytest.raises(CellTimeoutError):
+        _client("while True: pass", timeout=2).execute()
+
+
+def test_nbclient_keeps_widgets_states_and_updated_displays():
+    client = _client(
+        "import ipywidgets as w\ns = w.IntSlider(4)\ns",
+        "d = display('before', display_id=True)",
+        "d.update('after'); s.value = 9",
+    )
+    client.execute()
+    assert client.nb.cells[1].outputs[0].data["text/plain"] == "'after'"
+    states = client.nb.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert [
+        s["state"]["value"] for s in states.values() if s["model_name"] == "IntSliderModel"
+    ] == [9]
 
 
 def test_nbconvert_executes_and_shows(folder, tmp_path):
@@ -111,3 +173,20 @@ def start_kernel_here():
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel()
+
+
+def test_qtconsole_is_used_as_by_a_person(tmp_path):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("qtdriver.py"), "python-wasi"],
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"}, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert "in WebAssembly (WASI), wasi-kernel" in seen["banner"]
+    assert "Out[1]: 'wasi'" in seen["result"]
+    assert "ZeroDivisionError: division by zero" in seen["error"]
+    assert seen["completed"] == "sys.getrefcount"
+    assert "reference count of object" in seen["tip"]
+    assert "Out[7]: 'bob'" in seen["answered"]
+    assert "Out[1]: False" in seen["restarted"]

@@ -246,3 +246,16 @@ def test_long_html_is_framed_unless_it_is_a_plain_table():
     row = "<tr><td>1</td></tr>"
     table = f"<table><tbody>{row * (1 << 16)}</tbody></table>"
     assert "<iframe" not in shown({HTML: table})[0][HTML]
+
+
+@pytest.mark.parametrize("end", ["0", "12.result", "12.error"])
+def test_what_vs_code_answers_itself_passes(end: str):
+    data = {f"application/vnd.vscode.bg.execution.{end}": {"matches": ["<script>"]}}
+    assert shown(data) == (data, [])
+    assert PLAIN in shown(data, text_only=True)[0]
+
+
+@pytest.mark.parametrize("end", ["", "x", "1.results", "1.result+json", "1234567890", "1\n"])
+def test_what_only_looks_like_it_does_not(end: str):
+    mime = f"application/vnd.vscode.bg.execution.{end}"
+    assert mime not in shown({mime: "x"})[0]

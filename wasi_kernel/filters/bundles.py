@@ -101,6 +101,8 @@ JSONS: dict[str, Callable[[Any, Callable[[str], None]], Any]] = {
     "application/geo+json": _geojson,
     "application/vnd.plotly.v1+json": _plotly,
 }
+_BACKGROUND = re.compile(r"application/vnd\.vscode\.bg\.execution\.\d{1,9}(?:\.result|\.error)?")
+"""VS Code's answers to itself, as JSON (see the guest's `threads.py`): no front end shows them."""
 _VEGA = re.compile(r"application/vnd\.vega(?:lite)?\.v\d{1,2}\+json")
 
 
@@ -162,7 +164,7 @@ class Bundles:
                 return text(value, hold)
             hold("is not text")
             return None
-        if mime in self._inert:
+        if mime in self._inert or _BACKGROUND.fullmatch(mime):
             return value
         if mime == WIDGET_VIEW:
             return self._view(value, hold)

@@ -20,6 +20,7 @@ import wasmtime
 from wasmtime import Config, Engine, Module, WasmtimeError
 from wasmtime._bindings import wasmtime_config_async_stack_size_set
 
+from wasi_kernel import shared
 from wasi_kernel.errors import InstallationError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def module_path(cache: Cache, digest: str) -> Path:
 
 def load(engine: Engine, cache: Cache, path: Path) -> Module | None:
     """The compiled module at `path`, or None if there is none that may be loaded."""
-    if cache.load(path) is None:
+    if cache.load(path) is None and not (shared.take(cache, path) and cache.load(path) is not None):
         return None
     try:
         return Module.deserialize_file(engine, str(path))

@@ -49,7 +49,8 @@ def begin(link: Link, boot: Frame) -> Callable[[ControlPort], None] | None:
     task: Callable[[ControlPort], None] | None = None
     with _told(link):
         content = boot.content
-        cache = Cache(Path(content["cache"]))
+        shared = content.get("shared")
+        cache = Cache(Path(content["cache"]), shared=None if shared is None else Path(shared))
         policy = Policy.from_dict(content["policy"])
         runtime = runtimes.find(policy.runtime, cache, content["artifacts"])
         if content["task"] == "prepare":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import contextvars
 import gc
 import importlib
@@ -48,6 +49,25 @@ class KernelFace:
     @property
     def _parent_header(self) -> dict[str, Any]:
         return self.parent
+
+    def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
+        """complete_reply's content, as ipykernel's method of that name gives it."""
+        from wasi_agent import lookups
+
+        position = len(code) if cursor_pos is None else cursor_pos
+        return lookups.complete(self.shell, {"code": code, "cursor_pos": position})
+
+    def do_inspect(
+        self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()
+    ) -> dict[str, Any]:
+        """inspect_reply's content, as ipykernel's method of that name gives it."""
+        from wasi_agent import lookups
+
+        content = {
+            "code": code, "cursor_pos": cursor_pos, "detail_level": detail_level,
+            "omit_sections": omit_sections,
+        }  # fmt: skip
+        return lookups.inspect(self.shell, content)
 
 
 class Agent:
@@ -171,7 +191,7 @@ class Agent:
     def execute(self, frame: Frame) -> None:
         """execute_request."""
         content, shell = frame.content, self.shell
-        from wasi_agent import timetravel
+        from wasi_agent import threads, timetravel
 
         timetravel.pad_history(shell, content["execution_count"])
         sys.stdout, sys.stderr = sys.stdout or self.streams[0], sys.stderr or self.streams[1]
@@ -179,12 +199,11 @@ class Agent:
         shell.kernel.parent = {"header": frame.metadata}
         self.inputs.allowed = bool(content.get("allow_stdin"))
         silent = bool(content.get("silent"))
-        result = self.run(
-            content["code"],
-            store_history=bool(content.get("store_history", not silent)),
-            silent=silent,
-            cell_id=content.get("cell_id"),
-        )
+        kept = bool(content.get("store_history", not silent))
+        with contextlib.nullcontext() if kept else threads.run_in_place():
+            result = self.run(
+                content["code"], store_history=kept, silent=silent, cell_id=content.get("cell_id")
+            )
         reply: dict[str, Any] = {"execution_count": content["execution_count"]}
         if self.ran != content["code"]:
             reply["ran"] = self.ran
