@@ -38,7 +38,7 @@ import publishing
 import report
 import scaling
 import sides
-from kernels import own_folders
+from kernels import KernelFailedError, own_folders
 
 PARTS = {
     "Against the native kernel": measures.MEASURES | crowd.MEASURES,
@@ -143,12 +143,17 @@ def main() -> None:
     if given.native is not None:
         os.environ[sides.PYTHON] = given.native
     names = given.names or list(MEASURES)
-    about, tables, loads = _about(names), dict[str, list[report.Row]](), [os.getloadavg()[0]]
+    about, tables, failed = _about(names), dict[str, list[report.Row]](), list[str]()
+    loads = [os.getloadavg()[0]]
     with own_folders() as folder:
         for name in names:
             print(f"{name} ...", end="", file=sys.stderr, flush=True)
             start = time.perf_counter()
-            tables[name] = _rows(name, _count(MEASURES[name], given), tuple(given.kernels), folder)
+            try:
+                count = _count(MEASURES[name], given)
+                tables[name] = _rows(name, count, tuple(given.kernels), folder)
+            except KernelFailedError as e:
+                failed.append(f"{name}: {e}")
             print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             loads.append(os.getloadavg()[0])
     about["load"] = f"Load of the machine, its own included: {min(loads):.1f} to {max(loads):.1f}."
@@ -161,6 +166,8 @@ def main() -> None:
     if given.write is not None:
         old = given.write.read_text(encoding="utf-8")
         given.write.write_text(document.put(old, text), encoding="utf-8")
+    if failed:
+        sys.exit("\n".join(["failed:", *failed]))
 
 
 if __name__ == "__main__":
