@@ -19,6 +19,7 @@ import datetime as dt
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from importlib import metadata
@@ -90,6 +91,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("--count must be at least 1")
     if len(set(given.kernels)) != len(given.kernels) or len(given.kernels) > 2:
         parser.error("--kernels takes one or two different names")
+    if given.native is not None and shutil.which(given.native) is None:
+        parser.error(f"--native {given.native}: there is no such program")
     if given.write is not None:
         try:
             document.put(given.write.read_text(encoding="utf-8"), "")
@@ -98,11 +101,10 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _about(names: list[str]) -> dict[str, str]:
+def _about() -> dict[str, str]:
     about = {"python": platform.python_version(), "machine": document.machine()}
     about |= {"date": dt.datetime.now(dt.UTC).date().isoformat()}
-    about |= {name: metadata.version(name) for name in PACKAGES}
-    return about | (sides.versions() if COMPARED.keys() & set(names) else {})
+    return about | {name: metadata.version(name) for name in PACKAGES}
 
 
 def _count(measure: measures.Measure, given: argparse.Namespace) -> int:
@@ -143,7 +145,7 @@ def main() -> None:
     if given.native is not None:
         os.environ[sides.PYTHON] = given.native
     names = given.names or list(MEASURES)
-    about, tables, failed = _about(names), dict[str, list[report.Row]](), list[str]()
+    about, tables, failed = _about(), dict[str, list[report.Row]](), list[str]()
     loads = [os.getloadavg()[0]]
     with own_folders() as folder:
         for name in names:
@@ -156,6 +158,8 @@ def main() -> None:
                 failed.append(f"{name}: {e}")
             print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             loads.append(os.getloadavg()[0])
+    if COMPARED.keys() & tables.keys():
+        about |= sides.versions()
     about["load"] = f"Load of the machine, its own included: {min(loads):.1f} to {max(loads):.1f}."
     text = _text(tables, about)
     print(text)

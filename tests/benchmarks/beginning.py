@@ -59,7 +59,7 @@ def _begin(names: tuple[str, ...], count: int, folder: Path) -> Samples:
 def _kept(folder: Path) -> dict[str, str]:
     """The file of a state for each side that can keep one."""
     kept = {name: str(folder / f"{name}.state") for name in (OURS, PYODIDE)}
-    for name, how in ((OURS, ()), (PYODIDE, ("keep",))):
+    for name, how in ((PYODIDE, ("keep",)), (OURS, ())):
         with sides.Side(sides.command(name, *how)) as side:
             side.run(MAKE)
             side.ask(save=kept[name])

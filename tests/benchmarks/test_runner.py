@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import pytest
 RUNNER = Path(__file__).parent
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    *arguments: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(RUNNER), *arguments],
+        env=environ,
         capture_output=True,
         text=True,
         timeout=100,
@@ -71,6 +75,20 @@ def test_interrupts_and_their_95th_percentile(tmp_path: Path) -> None:
         (late,) = rows["interrupt of a loop: 95th percentile"]["samples"][name]
         assert len(each) == 3
         assert sorted(each)[1] < late <= max(each)
+
+
+def test_a_benchmark_that_fails_does_not_cost_the_others(tmp_path: Path) -> None:
+    environ = {**os.environ, "PATH": str(tmp_path)}  # no Node there
+    done = _run("begin", "roundtrip", "-n", "1", environ=environ)
+    assert done.returncode == 1
+    assert "failed:\nbegin: the comparison with Pyodide needs node on the PATH\n" in done.stderr
+    assert "| `x`, until reply and idle | " in done.stdout
+
+
+def test_a_native_python_that_is_not_there_is_named() -> None:
+    done = _run("begin", "--native", "/nowhere/python3")
+    assert done.returncode == 2
+    assert "--native /nowhere/python3: there is no such program" in done.stderr
 
 
 def test_an_unknown_benchmark_is_named() -> None:
