@@ -22,9 +22,6 @@ OURS, OFF, ON = "python-wasi", "checkpoints-off", "checkpoints-on"
 SECONDS_APART = 1.0
 PAGES = "pages"
 CELLS = 100
-WARM = 10
-"""Cells until the pages that every cell writes are known."""
-
 TYPED, BACK_TO_BACK = "`x`, one a second", "`x`, back to back"
 
 WRITING = {
@@ -40,7 +37,6 @@ WRITING = {
 
 HEAVY, FEW = ("an array of 100 MB", "a DataFrame of 100,000 rows"), 5
 HISTORIES = (1, 50, 200)
-SIZES_MB = (50, 500, 1500)
 
 
 def _typed(names: tuple[str, ...], count: int, folder: Path) -> Samples:
@@ -51,7 +47,7 @@ def _typed(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     with contextlib.ExitStack() as stack:
         kernels = pair(stack, (OFF, ON), folder)
         for kernel in kernels.values():
-            for _ in range(WARM):
+            for _ in range(workers.WARM):
                 kernel.execute("x = 1")
         for _ in range(count):
             for name, kernel in kernels.items():
@@ -68,18 +64,12 @@ def _checkpoint(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     samples: Samples = {}
     for what, (before, code) in WRITING.items():
         with workers.started() as worker:
-            _settle(worker, before)
+            worker.settle(before)
             for _ in range(min(count, FEW) if what in HEAVY else count):
                 cell = worker.run(code)
                 add(samples, f"checkpoint of {what}", OURS, cell.checkpoint_ms)
                 add(samples, f"{what}: what it wrote", OURS, cell.pages)
     return samples
-
-
-def _settle(worker: Worker, code: str) -> None:
-    worker.run(code)
-    for _ in range(WARM):
-        worker.run("x = 1")
 
 
 def _undo(names: tuple[str, ...], count: int, folder: Path) -> Samples:
@@ -100,19 +90,6 @@ def _undo_some(samples: Samples, worker: Worker, count: int, row: str) -> None:
         back_s = undone.seconds - undone.fresh_s
         add(samples, row, OURS, 1000 * undone.seconds)
         add(samples, f"{row}, without the fresh instance", OURS, 1000 * back_s)
-
-
-def _size(names: tuple[str, ...], count: int, folder: Path) -> Samples:
-    samples: Samples = {}
-    for size in SIZES_MB:
-        with workers.started(timed=True) as worker:
-            _settle(worker, f"import numpy; array = numpy.ones({size} * 125_000)")
-            row = f"with {size} MB in use"
-            for _ in range(count):
-                cell = worker.run("x")
-                add(samples, f"checkpoint of `x` {row}", OURS, cell.checkpoint_ms)
-            _undo_some(samples, worker, count, f"undo {row}")
-    return samples
 
 
 def _footprint(names: tuple[str, ...], count: int, folder: Path) -> Samples:
@@ -160,19 +137,6 @@ MEASURES = {
         _with_return(_UNDO_ROWS),
         {},
         {f"{row}, without the fresh instance": 5.0 for row in _UNDO_ROWS},
-    ),
-    "size": Measure(
-        _size,
-        20,
-        {
-            row: unit
-            for size in SIZES_MB
-            for row, unit in {
-                f"checkpoint of `x` with {size} MB in use": MS,
-                **_with_return((f"undo with {size} MB in use",)),
-            }.items()
-        },
-        {},
     ),
     "footprint": Measure(
         _footprint,

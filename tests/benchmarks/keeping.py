@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DILL, OURS = "dill", "python-wasi"
 SETUP = "import numpy, pandas\nx = 1\ntable = pandas.DataFrame({'a': range(1000)})"
 DEATH, ALL_BACK = "`os._exit(1)`, until cells can run", "`os._exit(1)`, until `x` is there"
-SIZES_MB = (10, 200)
+SIZES_MB = (10, 100)
 SAVE, RESUME, FILE = "save {} MB", "resume {} MB, from the process's start", "file of {} MB"
 DATA = """\
 import numpy, pandas
@@ -195,7 +195,7 @@ MEASURES = {
     "death": Measure(_death, 10, {DEATH: MS, ALL_BACK: MS}, {}),
     "save": Measure(
         _save,
-        3,
+        2,
         {
             row.format(size): unit
             for size in SIZES_MB

@@ -56,6 +56,21 @@ class Executed:
         return "".join(content["text"] for kind, content in self.outputs if kind == "stream")
 
 
+@dataclass(frozen=True)
+class Memory:
+    """A kernel's memory, in bytes.
+
+    Attributes:
+        uss: What no other process has, of all its processes.
+        pss: That, and its share of what it has together with others.
+        first_pss: How much of `pss` the process has that Jupyter started.
+    """
+
+    uss: int
+    pss: int
+    first_pss: int
+
+
 class Kernel:
     """A kernel process that has been started and asked for kernel_info; use `started`.
 
@@ -210,11 +225,13 @@ class Kernel:
             raise KernelFailedError("the kernel has no process")
         return int(provisioner.pid)
 
-    def memory_bytes(self) -> tuple[int, int]:
-        """USS and PSS of the kernel's process and all its descendants together."""
+    def memory(self) -> Memory:
+        """What the kernel's process and all its descendants have together."""
         first = psutil.Process(self._pid)
         infos = [p.memory_full_info() for p in (first, *first.children(recursive=True))]
-        return sum(info.uss for info in infos), sum(info.pss for info in infos)
+        return Memory(
+            sum(info.uss for info in infos), sum(info.pss for info in infos), infos[0].pss
+        )
 
 
 def _answers(message: dict[str, Any], request: str) -> bool:

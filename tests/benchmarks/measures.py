@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernels import KernelFailedError, started
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import report
     from kernels import Kernel
 
 Samples = dict[str, dict[str, list[float]]]
@@ -24,11 +25,10 @@ DISPLAY_BYTES = 10_000_000
 BLOCK = 10
 """Requests in a row to one kernel, then as many to the other."""
 
-SETTLE_S = 1.0
-"""What a kernel does on its own after its last cell is over by then."""
-
-STACK = "import numpy, pandas, matplotlib.pyplot"
 RUNNING = "from IPython.display import display; import time; display('running')\n"
+
+
+LOOP, SLEEP, LATE = "interrupt of a loop", "interrupt of time.sleep", "{}: 95th percentile"
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,18 @@ class Measure:
         run: Measures `count` times on each of the kernels `names`, working in `folder`.
         count: How often, by default.
         units: Unit of each of its rows.
-        aims: Ratio of the second kernel to the first that is aimed at, for rows that have one.
+        aims: Ratio of the last column to the first that is aimed at, for rows that have one; or,
+            where there are more than two, to each of the others.
         limits: The most that the last column should be, in the row's unit, for rows that have one.
+        quick: How often with `--quick`; None: a fifth of `count`, at least once.
     """
 
     run: Callable[[tuple[str, ...], int, Path], Samples]
     count: int
     units: dict[str, str]
-    aims: dict[str, float]
+    aims: Mapping[str, report.Aim]
     limits: dict[str, float] = field(default_factory=dict)
+    quick: int | None = None
 
 
 def add(samples: Samples, row: str, name: str, value: float) -> None:
@@ -143,10 +146,7 @@ def _display(names: tuple[str, ...], count: int, folder: Path) -> Samples:
 
 def _interrupt(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     samples: Samples = {}
-    cells = {
-        "interrupt of a loop": RUNNING + "while True: pass",
-        "interrupt of time.sleep": RUNNING + "time.sleep(60)",
-    }
+    cells = {LOOP: RUNNING + "while True: pass", SLEEP: RUNNING + "time.sleep(60)"}
     with contextlib.ExitStack() as stack:
         kernels = pair(stack, names, folder)
         for row, code in cells.items():
@@ -155,7 +155,16 @@ def _interrupt(names: tuple[str, ...], count: int, folder: Path) -> Samples:
             for _ in range(count):
                 for name, kernel in kernels.items():
                     add(samples, row, name, 1000 * kernel.interrupt(code))
+            for name in kernels:
+                add(samples, LATE.format(row), name, _percentile(samples[row][name], 95))
     return samples
+
+
+def _percentile(values: list[float], hundredths: int) -> float:
+    """So many of a hundred are at most that."""
+    if len(values) < 2:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[hundredths - 1]
 
 
 def _help(names: tuple[str, ...], count: int, folder: Path) -> Samples:
@@ -174,25 +183,6 @@ def _help(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     return samples
 
 
-def _memory(names: tuple[str, ...], count: int, folder: Path) -> Samples:
-    samples: Samples = {}
-    for _ in range(count):
-        for name in names:
-            with contextlib.ExitStack() as stack:
-                for k in range(1, 11):
-                    kernel = stack.enter_context(started(name, folder))
-                    kernel.evaluate("1")
-                    kernel.wait_for_iopub()
-                    kernel.execute(STACK)
-                    if k in (2, 10):
-                        time.sleep(SETTLE_S)
-                        uss, pss = kernel.memory_bytes()
-                        which = {2: "second", 10: "tenth"}[k]
-                        add(samples, f"USS of the {which} idle kernel", name, uss / 2**20)
-                        add(samples, f"PSS of the {which} idle kernel", name, pss / 2**20)
-    return samples
-
-
 MEASURES = {
     "start": Measure(
         _start,
@@ -204,7 +194,7 @@ MEASURES = {
         _import,
         4,
         {"first cell is `import pandas`": MS, "process start to pandas imported": MS},
-        {},
+        {"first cell is `import pandas`": 0.05},
     ),
     "roundtrip": Measure(
         _roundtrip, 300, {"`x`, until reply and idle": MS}, {"`x`, until reply and idle": 1.0}
@@ -212,20 +202,17 @@ MEASURES = {
     "lines": Measure(_lines, 3, {f"{LINES:,} printed lines": S}, {f"{LINES:,} printed lines": 1.0}),
     "display": Measure(_display, 5, {"display of 10 MB": MS}, {}),
     "interrupt": Measure(
-        _interrupt, 10, {"interrupt of a loop": MS, "interrupt of time.sleep": MS}, {}
+        _interrupt,
+        100,
+        dict.fromkeys((LOOP, LATE.format(LOOP), SLEEP, LATE.format(SLEEP)), MS),
+        {},
+        quick=20,
     ),
     "help": Measure(
-        _help, 20, {"completion of `table.`": MS, "inspection of `table.groupby`": MS}, {}
-    ),
-    "memory": Measure(
-        _memory,
-        1,
-        {
-            f"{kind} of the {which} idle kernel": MIB
-            for which in ("second", "tenth")
-            for kind in ("USS", "PSS")
-        },
-        {},
+        _help,
+        20,
+        {"completion of `table.`": MS, "inspection of `table.groupby`": MS},
+        {"completion of `table.`": 1.5},
     ),
 }
 """Name on the command line -> benchmark."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from wasi_kernel.launch import Settings
 
+WARM = 10
+"""Cells until the pages that every cell writes are known."""
+
 TIMED = str(Path(__file__).with_name("timedworker.py"))
 
 
@@ -123,6 +126,20 @@ class Worker:
         fresh_s = self._until("progress")["left_s"]
         self._until("checkpoint_reply")
         return Undone(time.perf_counter() - start, fresh_s)
+
+    def settle(self, code: str) -> None:
+        """Runs a cell, and further ones until the pages that every cell writes are known."""
+        self.run(code)
+        for _ in range(WARM):
+            self.run("x = 1")
+
+    def rolled_back(self, code: str) -> tuple[Cell, float]:
+        """Runs a cell and undoes it; says what it cost, and the seconds of the undo."""
+        cell = self.run(code)
+        start = time.perf_counter()
+        self._send("checkpoint_request", {"op": "undo", "cells": 1})
+        self._until("checkpoint_reply")
+        return cell, time.perf_counter() - start
 
     def rollback(self, code: str) -> tuple[Cell, Undone]:
         """Runs a cell and undoes it."""
