@@ -102,9 +102,9 @@ def test_nbclient_keeps_widgets_states_and_updated_displays():
 
 
 def test_nbconvert_executes_and_shows(folder, tmp_path):
-    program("nbconvert", "--to", "html", "--execute", folder / "first_steps.ipynb",
+    program("nbconvert", "--to", "html", "--execute", folder / "01_first_steps.ipynb",
             "--output-dir", tmp_path / "out", cwd=folder)  # fmt: skip
-    page = (tmp_path / "out" / "first_steps.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "01_first_steps.html").read_text(encoding="utf-8")
     assert "Reykjavík" in page
     assert page.count("data:image/png;base64,") >= 3
 

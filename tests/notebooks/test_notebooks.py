@@ -199,7 +199,7 @@ def test_the_solutions_are_right(path: Path, tmp_path: Path) -> None:
 
 def test_jupyter_execute_runs_the_first_notebook(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "notebooks")
-    path = tmp_path / "notebooks" / "first_steps.ipynb"
+    path = tmp_path / "notebooks" / "01_first_steps.ipynb"
     done = subprocess.run(
         [sys.executable, "-m", "jupyter", "execute", "--inplace", str(path)],
         capture_output=True,
@@ -208,7 +208,7 @@ def test_jupyter_execute_runs_the_first_notebook(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    _check("first_steps.ipynb", nbformat.read(path, as_version=4))
+    _check("01_first_steps.ipynb", nbformat.read(path, as_version=4))
 
 
 def test_every_notebook_has_expected_outputs() -> None:
