@@ -134,6 +134,15 @@ def test_what_is_not_stored_is_no_step(kernel):
     assert kernel.run("x, {'silent', 'unstored'} & set(dir())").result == "(1, set())"
 
 
+def test_a_pause_ends_no_redo(kernel):
+    _ok(kernel, "x = 1")
+    _ok(kernel, "x = 2")
+    _ok(kernel, "%undo")
+    time.sleep(1)  # the turn in which the target's tasks would go on, and its checkpoint, pass
+    _ok(kernel, "%redo")
+    assert kernel.run("x").result == "2"
+
+
 def test_questions_of_the_front_end_end_no_redo(kernel):
     _ok(kernel, "x = 1")
     _ok(kernel, "x = 2")

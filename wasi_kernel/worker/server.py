@@ -62,7 +62,7 @@ class Server:
         self._closing = False
         self._held: Frame | None = None
         self._asks: dict[str, Any] | None = None
-        self._own_turn = self._began_full = False
+        self._own_turn = self._began_full = self._nothing_ran = False
         self._widgets: Frame | None = None
         self._began_s = time.monotonic(), time.process_time()
         door.info = self._info
@@ -199,7 +199,7 @@ class Server:
             self._commit(frame)
             if self._held is not None:
                 self._finish(frame, self._held)
-        elif frame.type in BETWEEN:
+        elif frame.type in BETWEEN and not self._nothing_ran:
             self._widgets = frame
 
     def _run(self, frame: Frame) -> int:
@@ -249,6 +249,7 @@ class Server:
     def _replied(self, kind: str, content: dict[str, Any]) -> bool:
         """The guest gives its reply: is it to wait?"""
         self.running.replied()
+        self._nothing_ran = kind == "idle_reply" and content.get("ran") is False
         return self._holds(kind, content)
 
     def _holds(self, kind: str, content: dict[str, Any]) -> bool:

@@ -239,11 +239,14 @@ class Agent:
 
     def idle(self, content: dict[str, Any]) -> None:
         """idle_request: what cells have left running goes on, or is cancelled."""
-        reply: dict[str, Any] = {"status": "ok"}
+        due_s, slice_s = self.loop.due_s(), content["slice_s"]
+        ran = bool(content["cancel"]) or (due_s is not None and due_s <= slice_s)
+        reply: dict[str, Any] = {"status": "ok", "ran": ran}
         try:
             if content["cancel"]:
                 reply["cancelled"] = self.loop.cancel_all()
-            self.loop.idle(content["slice_s"])
+            if ran:
+                self.loop.idle(slice_s)
         except KeyboardInterrupt:
             reply["interrupted"] = True
         except BaseException:  # noqa: BLE001 - a SystemExit of a task: the loop has passed it on
