@@ -74,6 +74,8 @@ def test_nothing_of_the_host_is_told(made, tmp_path):
 def test_a_function_by_name_by_index_and_by_slot_is_the_same(made):
     by_name = made.function({"name": "list_append"})
     assert by_name == made.function({"index": 1}) == made.function({"slot": 1})
+    assert by_name == made.function({"name": "run"})
+    assert made.functions({"prefix": "r"}).content == {"names": ["run"]}
     said = by_name.content
     assert (said["params"], said["results"]) == (("i32", "i32"), ("i32",))
     assert said["locals"] == [(1, "i64")]

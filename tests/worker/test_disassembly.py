@@ -174,7 +174,7 @@ def test_a_function_as_text(tmp_path, read):
     path = tmp_path / "some.wasm"
     path.write_bytes(
         wat2wasm("""(module (global $sum (mut i32) (i32.const 0))
-      (func $add (param i32) (result i32) (local i64 i64 f32)
+      (func $add (export "sum") (param i32) (result i32) (local i64 i64 f32)
         (loop $again (if (local.get 0) (then (br $again))
           (else (global.set $sum (i32.const 3)))))
         (call $other) (local.get 0))
@@ -184,7 +184,7 @@ def test_a_function_as_text(tmp_path, read):
     assert (
         listing.text
         == """\
-(func $add (;0;) (type 0) (param i32) (result i32)
+(func $add (;0;) (export "sum") (type 0) (param i32) (result i32)
   (local i64 i64 f32)
   loop  ;; @1
     local.get 0

@@ -133,7 +133,9 @@ class Anatomy:
         """Names that begin with `prefix`, at most `most` of them: for completion."""
         prefix = text(content, "prefix", most=MAX_NAME)
         most = number(content, "most", least=1, most=MAX_LISTED, default=MAX_LISTED)
-        names = {name for _, name in self._module.names() if name.startswith(prefix)}
+        known = [name for _, name in self._module.names()]
+        known += [e.name for e in self._module.exports if e.kind == "function"]
+        names = {name for name in known if name.startswith(prefix)}
         return Sight({"names": sorted(names)[:most]})
 
     def _told(self, index: int) -> dict[str, Any]:
@@ -173,7 +175,9 @@ class Anatomy:
                 )
             return index
         wanted = text(content, "name", most=MAX_NAME)
-        found = [at for at, name in module.names() if name == wanted]
+        found = [at for at, name in module.names() if name == wanted] or [
+            e.number for e in module.exports if e.kind == "function" and e.name == wanted
+        ]
         if len(found) == 1:
             return found[0]
         if found:

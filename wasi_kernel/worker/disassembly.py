@@ -30,6 +30,9 @@ MEMORY_NAMED = 1 << 6  # in a memarg's alignment: an index of a memory follows
 
 _NO_ID = re.compile(r"[^0-9A-Za-z!#$%&'*+\-./:<=>?@\\^_`|~]")
 
+_EXPORT = re.compile(r"[-.:\w]{1,100}", re.ASCII)
+"""Names that can stand between quotes as they are."""
+
 
 class Listing(NamedTuple):
     """A function as text.
@@ -131,7 +134,13 @@ class _Disassembler:
         else:
             shown = f"(;{f'{self._function} {_comment(name)}'.strip()};)"
         kind = self._module.type(index)
-        parts = ["(func", shown, f"(type {index})", *[str(kind)] * (kind is not None)]
+        exports = [
+            f'(export "{each.name}")'
+            for each in self._module.exports
+            if (each.kind, each.number) == ("function", self._function)
+            and _EXPORT.fullmatch(each.name)
+        ]
+        parts = ["(func", shown, *exports, f"(type {index})", *[str(kind)] * (kind is not None)]
         lines = [" ".join(part for part in parts if part)]
         if variables:
             words = [word for count, word in variables for _ in range(count)]

@@ -31,7 +31,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> ModuleFacts:
         %wasi module [--biggest N] [--find TEXT] [--imports]
 
     --biggest N   so many of the biggest functions, 0 to 1000 (10)
-    --find TEXT   the functions with TEXT in their name, with index and size
+    --find TEXT   instead, the functions with TEXT in their name, with index and size
     --imports     every import with its type, not only how many of each module
 
     In code: ``m = %wasi module``, then ``m.to_dict()`` or ``m["sections"]``; it has all imports.
@@ -88,7 +88,7 @@ class ModuleFacts:
         )
         parts = [(title, self._facts_rows())]
         if self._wanted is not None:
-            parts.append(self._found_part())
+            return [self._found_part(), *[("Imports", self._import_rows())] * self._imports]
         parts += [("Sections", self._section_rows()), ("Imports", self._import_rows())]
         parts.append(("Exports", self._export_rows()))
         if facts["biggest"]:
