@@ -120,6 +120,9 @@ def test_its_functions(module):
     assert (module.functions, module.imported) == (4, 1)
     assert [module.name(k) for k in range(5)] == ["env.f", "go", "big", "unnamed", ""]
     assert list(module.names()) == [(0, "env.f"), (1, "go"), (2, "big"), (3, "unnamed")]
+    assert [module.named(name) for name in ("go", "big", "unnamed", "env.f", "f", "")] == [
+        [1], [2], [3], [0], [], [],
+    ]  # fmt: skip
     assert module.type(module.type_index(2)) == FuncType(("i32", "i64"), ("f32",))
     assert module.type(99) is None
     assert module.body(1) == b"\x00\x0b"

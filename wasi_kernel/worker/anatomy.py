@@ -175,9 +175,7 @@ class Anatomy:
                 )
             return index
         wanted = text(content, "name", most=MAX_NAME)
-        found = [at for at, name in module.names() if name == wanted] or [
-            e.number for e in module.exports if e.kind == "function" and e.name == wanted
-        ]
+        found = module.named(wanted)
         if len(found) == 1:
             return found[0]
         if found:

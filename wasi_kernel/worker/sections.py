@@ -249,15 +249,34 @@ class Module:
             return self._border_names.get(function, "")
         return os.pread(self._fd, lengths[function], places[function]).decode("utf-8", "replace")
 
+    def named(self, name: str) -> list[int]:
+        """The functions that have this very name; else those that are exported as it."""
+        wanted = name.encode("utf-8", "replace")
+        count = len(wanted)
+        places, lengths = self._name_places
+        start, data = self._names_data()
+        found = [at for at in range(self.imported) if self._border_names[at] == name]
+        found += [
+            at
+            for at in range(self.imported, self.functions if count else 0)
+            if lengths[at] == count and data[places[at] - start :][:count] == wanted
+        ]
+        exported = (e.number for e in self.exports if (e.kind, e.name) == ("function", name))
+        return found or list(exported)
+
+    def _names_data(self) -> tuple[int, memoryview]:
+        """(where the subsection with functions' names begins in the file, what is in it)."""
+        start, end = self._named.get(FUNCTION_NAMES, (0, 0))
+        return start, memoryview(os.pread(self._fd, min(end - start, MAX_SECTION_BYTES), start))
+
     def names(self) -> Iterator[tuple[int, str]]:
         """All functions that have a name, by index."""
         places, lengths = self._name_places
-        start, end = self._named.get(FUNCTION_NAMES, (0, 0))
-        data = os.pread(self._fd, min(end - start, MAX_SECTION_BYTES), start)
+        start, data = self._names_data()
         for index, (place, length) in enumerate(zip(places, lengths, strict=True)):
             at = place - start
             if length and index >= self.imported:
-                yield index, data[at : at + length].decode("utf-8", "replace")
+                yield index, str(data[at : at + length], "utf-8", "replace")
             elif index in self._border_names:
                 yield index, self._border_names[index]
 
