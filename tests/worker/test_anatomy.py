@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,3 +179,12 @@ def test_cpythons_functions_are_there(runtime):
     assert said.content["type"] == "(param i32 i32) (result i32)"
     assert "similar: PyList_Append" in refusal(runtime, "function", name="PyList_Apend")
     assert "PyList_Append" in runtime.functions({"prefix": "PyList_A"}).content["names"]
+
+
+def test_a_worker_that_is_not_asked_does_not_load_what_reads_modules():
+    late = {
+        f"wasi_kernel.worker.{name}" for name in ("cursor", "disassembly", "opcodes", "sections")
+    }
+    code = "import sys, wasi_kernel.worker.server; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert late & set(done.stdout.split()) == set()
