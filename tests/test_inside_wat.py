@@ -173,6 +173,20 @@ def test_modules_are_counted_and_closed_ones_are_gone(box):
     assert box.run("for _ in range(30): run('wat', '', '(module)').close()").error is None
 
 
+def test_a_module_that_nobody_has_makes_room(box):
+    box.run("import gc; gc.disable()")
+    for _ in range(10):  # a name that is given again, `del`, and what the last traceback holds
+        assert box.run('%%wat again\n(module (func (export "x") unreachable))').error is None
+        assert box.run("again.x()").error.ename == "WasmTrap"
+        assert box.run("del again").error is None
+    made = "for _ in range(10): m = run('wat', '', TEXT)"
+    box.run("""TEXT = '(module (func (export "x")) (memory (export "memory") 1))'""")
+    assert box.run(made).error is None
+    box.run("def cycle():\n    m = run('wat', '', TEXT)\n    kept = [m]\n    kept.append(kept)")
+    assert box.run("for _ in range(10): cycle()").error is None
+    assert box.run("gc.enable(); m.close()").error is None
+
+
 def test_undo_leaves_a_module_behind():
     with Sandbox() as box:
         box.run('%%wat m\n(module (func (export "x") (result i32) (i32.const 1)))')

@@ -74,8 +74,10 @@ FILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 WORKER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "link", "engine", "natives", "preopens", "confine", "capture", "binary", "heap"),
-    ("looks", "pyframes", "wasicalls"),
-    ("modules",),
+    ("cursor", "opcodes"),
+    ("sections",),
+    ("looks", "pyframes", "wasicalls", "disassembly"),
+    ("modules", "anatomy"),
     ("door", "interrupts", "images", "travel"),
     ("usage", "progress", "running", "profiler"),
     ("counting", "granted"),

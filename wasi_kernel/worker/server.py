@@ -20,6 +20,7 @@ from wasi_kernel.frames import Frame
 from wasi_kernel.policy import LIMIT_OPTIONS, raising
 from wasi_kernel.worker import granted, prepare, travel
 from wasi_kernel.worker import usage as usages
+from wasi_kernel.worker.anatomy import Anatomy
 from wasi_kernel.worker.guest import MEMORY_NEARLY
 from wasi_kernel.worker.interrupts import CalibrationError, Finder
 from wasi_kernel.worker.keeper import Keeper, Parts
@@ -76,6 +77,7 @@ class Server:
             "grants": granted.look(parts.preopens, parts.usage, lambda: self._keeper.guest.missing),
             **MemoryMap(self._keeper, parts.runtime.wasm).ops,
             **self._modules.ops(),
+            **Anatomy(parts.runtime.wasm).ops,
             "profile_begin": self._profiler.begin,
             "profile_end": self._profiler.end,
             "trace_begin": self._tracer.begin,

@@ -47,6 +47,8 @@ SUBCOMMANDS = {
     "frontend": Subcommand("frontend", "what was held back of this session's outputs, and why"),
     "memory": Subcommand("memory", "the map of linear memory, what was written, how it grew"),
     "dump": Subcommand("dump", "the bytes of an object, or at an address, and what they mean"),
+    "module": Subcommand("module", "what python.wasm is made of: sections, imports, functions"),
+    "wat": Subcommand("functions", "the WebAssembly text of one of python.wasm's functions"),
 }
 """Name -> module of this package, and what it shows in a line."""
 
@@ -142,11 +144,13 @@ def install(shell: ZMQInteractiveShell) -> WasiMagics:
     magics = WasiMagics(shell=shell)
     shell.register_magics(magics)
 
-    def complete(_shell: Any, event: Any) -> list[str]:
+    def complete(_shell: Any, event: Any) -> Any:
         words = event.line[: len(event.line)].split()
         first = len(words) < 2 or (len(words) == 2 and not event.line.endswith(" "))
         if first or words[1:2] == ["help"]:
             return [*SUBCOMMANDS, *["help"] * first]
+        if words[1] == "wat":
+            return importlib.import_module(f"{__name__}.functions").complete(shell, event)
         return []
 
     for name in ("%wasi", "%%wasi"):

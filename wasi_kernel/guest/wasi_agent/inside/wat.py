@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import operator
 import struct
 import sys
@@ -76,33 +77,35 @@ class WatModule:
         """
         self._door, self._name = door, name
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._ident = _looked(door, "wat_make", text=text, wasi=wasi).content["ident"]
+        self._ident = _made(door, text, wasi=wasi)
         try:
             made = self._drive("wait").content
             self._imports = {each["name"]: each for each in made["imports"]}
             for each in made["imports"]:
                 if each["module"] == "python":
                     self._functions[each["name"]] = _function(functions, each["name"])
-            self._exports = {each["name"]: self._export(each) for each in made["exports"]}
+            self._exports = {each["name"]: each for each in made["exports"]}
             self._drive("instantiate")
         except BaseException:
             self.close()
             raise
 
-    def _export(self, each: dict[str, Any]) -> Any:
+    def _export(self, name: str) -> Any:
+        """A new object each time: one kept here would keep this module, also after `del`."""
+        about = self._exports[name]
         kinds = {"func": WatFunction, "memory": WatMemory, "global": WatGlobal}
-        return kinds.get(each["kind"], WatOther)(self, each)
+        return kinds.get(about["kind"], WatOther)(self, about)
 
     def __getattr__(self, name: str) -> Any:
         exports = self.__dict__.get("_exports", {})
         if name not in exports:
             raise AttributeError(f"the module exports no {name!r}; {self._has()}")
-        return exports[name]
+        return self._export(name)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._exports:
             raise KeyError(f"the module exports no {name!r}; {self._has()}")
-        return self._exports[name]
+        return self._export(name)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.__dict__.get("_exports", {})]
@@ -110,7 +113,7 @@ class WatModule:
     def __repr__(self) -> str:
         lines = [f"WebAssembly module {self._name or ''}".rstrip()]
         lines += [f"  import {_signature(each)}" for each in self._imports.values()]
-        lines += [f"  export {each!r}" for each in self._exports.values()]
+        lines += [f"  export {self._export(name)!r}" for name in self._exports]
         return "\n".join(lines)
 
     def __reduce__(self) -> Any:
@@ -124,7 +127,7 @@ class WatModule:
         """Imports and exports, as data."""
         return {
             "imports": list(self._imports.values()),
-            "exports": [each.about for each in self._exports.values()],
+            "exports": list(self._exports.values()),
         }
 
     def close(self) -> None:
@@ -327,6 +330,17 @@ class WatOther(_Export):
 
     def __repr__(self) -> str:
         return f"{self.about['kind']} {self.about['name']} (not usable from Python)"
+
+
+def _made(door: Any, text: str, *, wasi: bool) -> str:
+    """The host's name for a new module."""
+    look: Callable[..., Frame] = door.look
+    try:
+        said = look("wat_make", text=text, wasi=wasi)
+    except ValueError:  # there may be too many that nobody has, but the frames of a traceback
+        gc.collect()
+        said = _looked(door, "wat_make", text=text, wasi=wasi)
+    return str(said.content["ident"])
 
 
 def _looked(door: Any, op: str, **content: Any) -> Frame:
