@@ -79,10 +79,12 @@ _NO_LIBRARY = re.compile(r"No module named '?encodings'?")
 """What every CPython says that does not find its library (Python/pylifecycle.c)."""
 
 LATE = (
-    "filelock", "importlib.metadata", "packaging.markers", "packaging.requirements", "shutil",
-    "tempfile",
+    "csv", "filelock", "importlib.metadata", "packaging.markers", "packaging.requirements",
+    "shutil", "tempfile",
 )  # fmt: skip
-"""What preparing imports where it is needed."""
+"""What preparing, and what it imports, import where it is needed: a confined process can load no
+more machine code, and some of these have it (importlib.metadata imports csv; it did so at once
+before Python 3.13)."""
 IMAGE_FORMAT = "3"
 """Another one when an image's notes change their meaning: older images are made again."""
 
