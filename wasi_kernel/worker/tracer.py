@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from wasi_kernel.worker.memory import LinearMemory
 
 MAX_CALLS, DEFAULT_CALLS = 20_000, 5_000
-MAX_BYTES = 2 << 20
-"""Text of all calls that are kept."""
+MAX_BYTES = 8 << 20
+"""Text of all calls that are kept, and of their values."""
+
+LAST = 20
+"""Calls that are told of a guest that has died."""
 
 MAX_FILTERS, MAX_WORD = 50, 40
 FDS = frozenset({"path_open", "fd_close", "fd_renumber", "sock_accept"})
@@ -82,7 +85,7 @@ class Trace:
         name, pending = self._name, self._pending
         self._name, self._pending = "", None
         errno &= 0xFFFF
-        given: dict[str, int] = {}
+        given: dict[str, Any] = {}
         if pending is not None or name in FDS:
             given = {} if errno else wasicalls.results(name, self._args, self._memory)
             if not errno:
@@ -108,6 +111,20 @@ class Trace:
             "dropped": max(0, self._dropped),
             "lines": self._reader is not None,
         }
+
+    def last_words(self) -> str | None:
+        """The last calls of a guest that is no more, as text; None: it made none."""
+        calls = self._calls if self._pending is None else [*self._calls, self._pending]
+        if not calls:
+            return None
+        made = len(calls) + max(0, self._dropped)
+        kept = "the last" if self._dropped <= 0 else f"of {len(calls):,} that were kept, the last"
+        lines = [f"the trace of this cell ends here; {kept} of its {made:,} calls:"]
+        for call in calls[-LAST:]:
+            over = "?" if call is self._pending else call["error"] or "ok"
+            where = "" if call["cell"] is None else f"  # line {call['cell']} of the cell"
+            lines.append(f"{call['call']}({call['text']}) = {over}{where}")
+        return "\n".join(lines)
 
     def _noted(self, name: str, args: tuple[int, ...]) -> dict[str, Any] | None:
         at, cell = self._place()
@@ -137,10 +154,12 @@ class Trace:
         return (stack[0] if stack else None), cell
 
     def _keep(self, call: dict[str, Any]) -> None:
+        values = [*call["args"].values(), *call["result"].values()]
         self._bytes += len(call["text"]) + sum(len(w) for w in (call["at"] or ["", 0, ""])[::2])
+        self._bytes += sum(len(str(value)) for value in values)
         self._calls.append(call)
 
-    def _follow(self, name: str, given: dict[str, int]) -> None:
+    def _follow(self, name: str, given: dict[str, Any]) -> None:
         """Keeps what fds stand for."""
         fd = self._args[0] & 0xFFFFFFFF if self._args else 0
         made = wasicalls.opened_fd(name, given)
@@ -195,6 +214,10 @@ class Tracer:
         seen = self._traced[1].to_dict()
         self.stop()
         return Sight(seen)
+
+    def last_words(self) -> str | None:
+        """What is to be told of a trace whose guest has died; None if there is none."""
+        return None if self._traced is None else self._traced[1].last_words()
 
     def stop(self) -> None:
         """Ends what a request has begun and not ended."""
