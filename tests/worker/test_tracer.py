@@ -141,10 +141,21 @@ def test_of_a_guest_that_ends_the_last_calls_are_told(probe, tracer):
     with pytest.raises(GuestLost):
         probe.call("proc_exit", 3)
     head, *lines = (tracer.last_words() or "").splitlines()
-    assert f"the last of its {LAST + 6} calls:" in head
+    assert f"after {LAST + 6} calls; the last:" in head
     assert len(lines) == LAST
     assert lines[0] == "path_filestat_get(3</data>, flags=symlink_follow, path='a.txt') = ok"
     assert lines[-1] == "proc_exit(status=3) = ?"
+
+
+def test_of_a_guest_that_made_many_calls_the_last_that_were_kept_are_told(probe, tracer):
+    tracer.begin({"file": "x", "most": 2})
+    for _ in range(5):
+        ask(probe)
+    with pytest.raises(GuestLost):
+        probe.call("proc_exit", 3)
+    head, *lines = (tracer.last_words() or "").splitlines()
+    assert head.endswith("after 6 calls; the last of the first 2:")
+    assert len(lines) == 2
 
 
 def test_a_poll_says_for_what_it_waits(probe, tracer):

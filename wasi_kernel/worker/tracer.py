@@ -47,6 +47,7 @@ class Trace:
         paths: What fds stand for at the beginning; changed as the cell opens and closes.
         file: The name under which the cell is compiled.
         most: So many calls are kept.
+        is_read: Has the guest read all that is there for it? Before, its calls are the magic's own.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Trace:
         paths: dict[int, str],
         file: str,
         most: int,
+        is_read: Callable[[], bool],
     ) -> None:
         self._memory, self._reader, self._shown = memory, reader, shown
         self._paths, self._file, self._most = paths, file, most
@@ -66,7 +68,8 @@ class Trace:
         self._bytes = self._dropped = 0
         self._name, self._args = "", ()  # type: tuple[str, tuple[int, ...]]
         self._pending: dict[str, Any] | None = None
-        self._own = False
+        self._own = self._answered = False
+        self._is_read = is_read
         self._began_ns = 0
 
     def before(self, name: str, args: tuple[int, ...]) -> None:
@@ -118,8 +121,9 @@ class Trace:
         if not calls:
             return None
         made = len(calls) + max(0, self._dropped)
-        kept = "the last" if self._dropped <= 0 else f"of {len(calls):,} that were kept, the last"
-        lines = [f"the trace of this cell ends here; {kept} of its {made:,} calls:"]
+        calls_made = f"{made:,} call{'s' * (made != 1)}"
+        kept = f" of the first {len(calls):,}" * (self._dropped > 0)
+        lines = [f"the trace of this cell ends here, after {calls_made}; the last{kept}:"]
         for call in calls[-LAST:]:
             over = "?" if call is self._pending else call["error"] or "ok"
             where = "" if call["cell"] is None else f"  # line {call['cell']} of the cell"
@@ -130,6 +134,9 @@ class Trace:
         at, cell = self._place()
         if cell is None and self._reader is not None and name in ("fd_read", "fd_write"):
             self._own = args[0] == 0 and at is not None  # the question that began this
+        if not self._answered:  # what comes first is the reading of that question's answer
+            self._answered = self._is_read()
+            self._own = self._own or not self._answered
         if self._own:
             return None
         said = wasicalls.arguments(name, args, self._memory, self._paths)
@@ -201,6 +208,7 @@ class Tracer:
         trace = Trace(
             guest.memory, self._reader(guest.memory), shown=shown,
             paths={**STREAMS, **guest.preopened()}, file=file, most=most,
+            is_read=lambda: guest.door.is_read,
         )  # fmt: skip
         guest.observe(trace, shown | FDS)
         self._traced = guest, trace
