@@ -71,11 +71,14 @@ def _guest(parts: Parts, *, traced: bool) -> Guest:
     assert base is not None
     image, size = Path(base.image), base.bytes
     guest.wake(lambda memory: images.restore(memory, image, size), base.notes)
-    if traced:
-        tracer = Tracer(lambda: guest)
-        tracer.begin({"file": "x"})
-        guest.turn("import os, time; os.urandom(1); time.time(); os.stat('/tmp')")
-        assert len(tracer.end({}).content["calls"]) >= 3
+    first = "import os, time; os.urandom(1); time.time(); os.stat('/tmp')"
+    if not traced:
+        guest.turn(first)
+        return guest
+    tracer = Tracer(lambda: guest)
+    tracer.begin({"file": "x"})
+    guest.turn(first)
+    assert len(tracer.end({}).content["calls"]) >= 3
     return guest
 
 
