@@ -242,3 +242,52 @@ def test_wrong_code_is_pythons_own_error(box):
 def test_a_cell_that_is_over_at_once_is_said(box):
     shown = box.run("%wasi profile --hz 1 None").outputs[-1]["data"]["text/plain"]
     assert "it was over before the first look: give it more to do" in shown
+
+
+# -- other states --------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_the_cell_and_shows_what_was_seen(box):
+    def interrupting(prompt, hidden):
+        box.interrupt()
+        return ""
+
+    code = "%%wasi profile\nhot(800_000)\ninput()\nwhile True: hot(10_000)"
+    result = box.run(code, input=interrupting)
+    assert (result.error.ename, result.error.lost) == ("KeyboardInterrupt", False)
+    (shown,) = [o["data"]["text/plain"] for o in result.outputs if "text/html" in o.get("data", {})]
+    assert "hot" in shown
+    assert is_off(box)
+    box.run("p = %wasi profile both(500_000)")
+    assert by_name(box)["hot"]["share"] > 0.5
+
+
+def test_a_fork_profiles_for_itself():
+    with Sandbox() as box:
+        box.run(PROGRAM)
+        box.run("p = %wasi profile hot(500_000)")
+        before = value(box, "p.to_dict()")
+        with box.fork() as fork:
+            assert value(fork, "p.to_dict()") == before
+            assert fork.run("q = %wasi profile both(800_000)").error is None
+            rows = by_name(fork, "q")
+            assert rows["hot"]["share"] > 0.5
+            assert rows["both"]["file"] == "In[1]"
+            assert is_off(fork)
+        assert box.run("p = %wasi profile hot(500_000)").error is None
+        assert set(by_name(box)) <= {"<module>", "hot"}
+
+
+def test_a_session_from_a_file_has_its_profile_and_makes_others(tmp_path):
+    with Sandbox() as box:
+        box.run(PROGRAM)
+        box.run("p = %wasi profile hot(500_000)")
+        before = value(box, "p.to_dict()")
+        box.save(tmp_path / "s.session")
+    with Sandbox(resume=tmp_path / "s.session") as box:
+        assert value(box, "p.to_dict()") == before
+        assert "Profile: " in repr(box.run("%wasi profile --last").outputs)
+        assert box.run("q = %wasi profile both(800_000)").error is None
+        rows = by_name(box, "q")
+        assert rows["hot"]["share"] > 0.5
+        assert (rows["both"]["file"], rows["both"]["line"]) == ("In[1]", 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -121,3 +122,167 @@ def test_wrong_use_is_said(box, code, words):
     assert error.ename == "UsageError"
     assert words in error.evalue
     assert is_off(box)
+
+
+# -- programs ------------------------------------------------------------------------------------
+
+
+def shown(text):
+    """A trace's text without what differs from run to run: times, sizes, addresses, inodes."""
+    text = re.sub(r"<?[\d,.]+ (µs|ms|s)\b>?", "T", text)
+    text = re.sub(r"\b(atim|mtim|ctim|ino|dev|nlink|size|ns) \d+", r"\1 N", text)
+    return re.sub(r"0x[0-9a-f]+|(?<=In\[)\d+", "N", text)
+
+
+LOOK = "%%wasi trace\nos.stat('/tmp/seen')\nos.urandom(4)\nos.path.exists('/nowhere');"
+
+
+def test_what_it_looks_like(box):
+    box.run("os.makedirs('/tmp/seen', exist_ok=True)")
+    result = box.run(LOOK)
+    assert shown(result.text) == (
+        "Trace: 3 WASI calls, 1 with an error, T\n"
+        "path_filestat_get(6</tmp>, flags=symlink_follow, path='seen') = dev N, ino N, "
+        "filetype directory, nlink N, size N, atim N, mtim N, ctim N T  # In[N]:2\n"
+        "random_get(buffer=N, length=4) = ok T  # In[N]:3\n"
+        "path_filestat_get(9</>, flags=symlink_follow, path='nowhere') = "
+        "ENOENT (No such file or directory) T  # In[N]:4, in <frozen genericpath>:20"
+    )
+    data = result.data
+    assert shown(data["text/html"]).count("<tr>") == 4
+    assert "<summary>Trace: 3 WASI calls, 1 with an error, T</summary>" in shown(data["text/html"])
+    lines = shown(box.run("%wasi trace --summary").text).splitlines()
+    assert lines[0] == "Trace: 3 WASI calls, 1 with an error, T"
+    assert sorted(line.split() for line in lines[2:]) == [
+        ["call", "count", "errors", "time", "each"],
+        ["path_filestat_get", "2", "1", "T", "T"],
+        ["random_get", "1", "0", "T", "T"],
+    ]
+
+
+def test_one_call_is_one_call(box):
+    assert "Trace: 1 WASI call, 0" in box.run("%%wasi trace\nos.urandom(1);").text
+
+
+def test_a_files_description_is_what_python_says_of_it(box):
+    code = "open('/tmp/five', 'w').write('12345')\ns = os.stat('/tmp/five')\nprint("
+    code += "[s.st_size, s.st_nlink, s.st_ino, s.st_dev, s.st_mtime_ns, s.st_atime_ns])"
+    said = ast.literal_eval(box.run(code).stdout)
+    box.run("%%wasi trace\ns = os.stat('/tmp/five')")
+    (call,) = calls(box)
+    found = call["result"]
+    names = ("size", "nlink", "ino", "dev", "mtim", "atim")
+    assert [found[name] for name in names] == said
+    assert found["filetype"] == "regular_file"
+
+
+def test_what_is_waited_for_is_told(box):
+    box.run("%%wasi trace --filter poll\ntime.sleep(0.002)")
+    (call,) = calls(box)
+    (waits,) = call["args"]["subscriptions"]
+    assert (waits["kind"], waits["clock"]) == ("clock", "monotonic")
+    assert call["result"] == {"happened": 1, "events": ["clock"]}
+
+
+def test_pandas_reads_a_file(box):
+    box.run("import pandas\nopen('/tmp/t.csv', 'w').write('a,b\\n' + '1,2\\n' * 9)")
+    assert box.run("%%wasi trace\ndf = pandas.read_csv('/tmp/t.csv')").error is None
+    found = calls(box)
+    opened = next(c for c in found if c["call"] == "path_open" and c["args"]["path"] == "t.csv")
+    assert opened["error"] is None
+    assert opened["cell_line"] == 2
+    assert "pandas" in opened["file"]
+    fd = opened["result"]["opened"]
+    read = [c for c in found if c["call"] == "fd_read" and c["args"]["fd"] == fd]
+    assert sum(c["result"]["read"] for c in read) == 4 + 9 * 4
+    assert all("</tmp/t.csv>" in c["text"] for c in read)
+    assert [c for c in found if c["call"] == "fd_close" and c["args"]["fd"] == fd]
+
+
+def test_imports_are_seen_where_they_happen(box):
+    """A module of the library is read from its archive; one of native code is in python.wasm."""
+    code = "%%wasi trace\nimport sys\nnative, pure = '_lsprof', 'cProfile'\n"
+    code += (
+        "was = [name in sys.modules for name in (native, pure)]\nimport _lsprof\nimport cProfile"
+    )
+    assert box.run(code).error is None
+    assert box.run("print(was)").stdout == "[False, False]\n"
+    found = calls(box)
+    assert [c for c in found if c["cell_line"] == 5 and "python3" in c["text"]] == []
+    assert [c for c in found if c["cell_line"] == 6 and c["call"] == "fd_read"]
+
+
+def test_input_is_a_talk_at_the_door(box):
+    code = "%%wasi trace --filter fd\nsaid = input('name? ')\nos.urandom(1)"
+    assert box.run(code, input=lambda prompt, hidden: "Ada").error is None
+    found = calls(box)
+    assert {c["args"]["fd"] for c in found} == {0}
+    assert {c["cell_line"] for c in found} == {2}
+    assert {"fd_write", "fd_read"} <= {c["call"] for c in found}
+    assert box.run("said").text == "'Ada'"
+
+
+def test_an_interrupt_keeps_the_trace(box):
+    def interrupting(prompt, hidden):
+        box.interrupt()
+        return "x"
+
+    code = "%%wasi trace\nos.urandom(1)\ninput()\nwhile True: os.urandom(1)"
+    result = box.run(code, input=interrupting)
+    assert result.error.ename == "KeyboardInterrupt"
+    assert any("Trace: " in o["data"]["text/plain"] for o in result.outputs if "data" in o)
+    assert calls(box)[0]["call"] == "random_get"
+    assert is_off(box)
+
+
+def test_a_million_calls_are_counted_and_few_are_shown(box):
+    result = box.run("%%wasi trace\nfor _ in range(1_000_000): os.urandom(1)")
+    lines = result.text.splitlines()
+    assert "Trace: 1,000,000 WASI calls" in lines[0]
+    assert "995,000 were only counted (--most)" in lines[0]
+    assert lines[-1] == "... 4,800 more in .calls"
+    assert len(result.text) < 100_000
+    assert len(calls(box)) == 5000
+
+
+def test_a_cell_that_ends_the_guest_shows_its_last_calls():
+    with Sandbox() as box:
+        result = box.run("%%wasi trace\nimport os\nos.urandom(3)\n\nos._exit(3)")
+        assert result.error.lost
+        said = re.sub(r"0x[0-9a-f]+", "N", result.stderr)
+        assert said == (
+            "[wasi-kernel] the trace of this cell ends here, after 2 calls; the last:\n"
+            "random_get(buffer=N, length=3) = ok  # line 3 of the cell\n"
+            "proc_exit(status=3) = ?  # line 5 of the cell\n"
+        )
+        assert box.run("import os\nos._exit(3)").stderr == ""
+
+
+def test_forks_trace_for_themselves(box):
+    box.run("%%wasi trace\nos.urandom(2)")
+    with box.fork() as fork:
+        (before,) = calls(fork)
+        assert before["args"]["length"] == 2
+        box.run("get_ipython().door.look('trace_begin', file='x'); z = 1")
+        fork.run("%%wasi trace --filter path\nopen('/tmp/of the fork', 'w').close()")
+        (call,) = calls(fork)
+        assert call["args"]["path"] == "of the fork"
+        assert is_off(fork)
+    (call,) = calls(box)
+    assert call["args"]["length"] == 2
+
+
+def test_a_plain_build_is_traced_without_lines(plain_build):
+    """CPython 3.12 does not say where its frames are."""
+    with Sandbox(Policy(runtime=str(plain_build), preload=())) as box:
+        result = box.run("%%wasi trace\nimport os\nopen('/tmp/a', 'w').close()")
+        assert "this build does not say which line it runs" in result.text
+        found = calls(box)
+        assert [c["text"] for c in found if c["args"].get("fd") == 0] == []  # the magic's own talk
+        (opened,) = (c for c in found if c["call"] == "path_open")
+        assert (opened["args"]["path"], opened["file"], opened["line"]) == ("a", None, None)
+        assert is_off(box)
+        died = box.run("%%wasi trace\nos._exit(3)")
+        assert died.error.lost
+        assert died.stderr.splitlines()[-1] == "proc_exit(status=3) = ?"
+        assert is_off(box)

@@ -447,8 +447,8 @@ class Session:
         if frame.request != launch.BOOT and not failed:
             return  # a command build's steps before its session
         if failed:
-            evalue = frame.content.get("evalue")
-            self._break(InstallationError(f"the guest does not start: {evalue}"))
+            why = ": ".join(str(frame.content.get(k) or "-") for k in ("ename", "evalue"))
+            self._break(InstallationError(f"the guest does not start: {why}"))
         elif (
             self._state == "preparing" and frame.content.get("again") and not self._starts.compiled
         ):

@@ -39,6 +39,7 @@ import publishing
 import report
 import scaling
 import sides
+import tracing
 from kernels import KernelFailedError, own_folders
 
 PARTS = {
@@ -46,7 +47,11 @@ PARTS = {
     "Against other Pythons": programs.MEASURES | beginning.MEASURES,
     "What grows with what": scaling.MEASURES,
     "Checkpoints, sessions and forks": checkpointing.MEASURES | keeping.MEASURES,
-    "Parts": publishing.MEASURES | counting.MEASURES | confining.MEASURES | profiling.MEASURES,
+    "Parts": publishing.MEASURES
+    | counting.MEASURES
+    | confining.MEASURES
+    | profiling.MEASURES
+    | tracing.MEASURES,
 }
 """Heading -> name on the command line -> benchmark."""
 

@@ -70,7 +70,7 @@ open('/tmp/took', 'w').write(str(took))
 """
 
 
-class _Nowhere:
+class Nowhere:
     """A door's other end, where nobody is."""
 
     interrupted = False
@@ -91,7 +91,7 @@ def _guest(parts: Parts, *, counted: bool) -> Guest:
     shapes = {k: v for k, v in switchboard._SHAPES.items() if counted or k not in counting.SHAPES}
     switchboard.wiring.cache_clear()
     with mock.patch.dict(switchboard._SHAPES, shapes, clear=True):
-        guest = parts.guest(Door(_Nowhere(), output_bytes=1 << 20, message_bytes=1 << 20))
+        guest = parts.guest(Door(Nowhere(), output_bytes=1 << 20, message_bytes=1 << 20))
     switchboard.wiring.cache_clear()
     base = parts.base
     assert base is not None

@@ -108,3 +108,13 @@ def test_other_names_and_states_mean_no_module(asking):
     assert asking.do("0" * 32, "size", export="m")["event"] == "gone"
     asking.modules.forget()
     assert asking.do(asking.ident, "size", export="m")["event"] == "gone"
+
+
+def test_it_is_known_whether_a_module_lives(asking):
+    live = asking.modules.ops()["wat_live"]
+    assert live({"ident": asking.ident}).content == {"live": True}
+    asking.modules.ops()["wat_drop"]({"ident": asking.ident})
+    assert live({"ident": asking.ident}).content == {"live": False}
+    for ident in (None, 7, "x" * 65):
+        with pytest.raises(Refusal):
+            live({"ident": ident})

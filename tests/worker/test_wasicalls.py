@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from wasmtime import Config, Engine, Limits, Memory, MemoryType, Store
 
@@ -50,3 +52,43 @@ def test_a_path_is_shown_as_text_whatever_its_bytes(memory):
     args = (3, 1, 64, 7, 0, 0, 0, 0, 8)
     by_name = {a.name: a.text for a in wasicalls.arguments("path_open", args, memory, {})}
     assert by_name["path"] == repr("caf\u00e9\n\\xff")
+
+
+def test_a_file_is_described_by_its_fields(memory):
+    memory.write(64, struct.pack("<QQB7xQQQQQ", 1, 2, 4, 1, 5, 6, 7, 8))
+    assert wasicalls.results("fd_filestat_get", (5, 64), memory) == {
+        "dev": 1, "ino": 2, "filetype": "regular_file", "nlink": 1, "size": 5, "atim": 6,
+        "mtim": 7, "ctim": 8,
+    }  # fmt: skip
+    memory.write(64, struct.pack("<BxH4xQQ", 3, 1, 1 << 1, 1 << 6 | 1 << 40))
+    assert wasicalls.results("fd_fdstat_get", (5, 64), memory) == {
+        "filetype": "directory", "fdflags": "append", "rights": "fd_read",
+        "inheriting": "fd_write|0x10000000000",
+    }  # fmt: skip
+    memory.write(64, struct.pack("<B3xI", 0, 5))
+    assert wasicalls.results("fd_prestat_get", (3, 64), memory) == {"kind": "dir", "length": 5}
+    memory.write(64, struct.pack("<QQB7xQQQQQ", 1, 2, 99, 1, 5, 6, 7, 8))
+    assert wasicalls.results("fd_filestat_get", (5, 64), memory)["filetype"] == "99"
+
+
+def test_a_structure_that_leaves_memory_is_left_out(memory):
+    assert wasicalls.results("fd_filestat_get", (5, 65536 - 63), memory) == {}
+    assert wasicalls.results("poll_oneoff", (0, 0, 1, 0xFFFFFFFF), memory) == {}
+    memory.write(64, struct.pack("<I", 1))
+    assert wasicalls.results("poll_oneoff", (0, 65536 - 31, 1, 64), memory) == {"happened": 1}
+    said = wasicalls.arguments("poll_oneoff", (65536 - 47, 0, 1, 64), memory, {})
+    assert said[0].text == "<bad address 0xffd1, 1>"
+
+
+def test_a_poll_of_many_is_cut_and_counted(memory):
+    fd = struct.pack("<QB7xI28x", 0, 1, 7)
+    at = struct.pack("<QB7xI4xQQH6x", 0, 0, 0, 9, 0, 1)
+    memory.write(0, at + fd * 99)
+    said = wasicalls.arguments("poll_oneoff", (0, 0, 100, 64), memory, {7: "/data/a"})
+    assert said[0].text.startswith("[clock realtime at 9 ns; fd_read 7</data/a>; ")
+    assert said[0].text.endswith("; 84 more]")
+    assert len(said[0].value) == wasicalls.MAX_EVENTS
+    happened = struct.pack("<QHB5xQH6x", 0, 8, 1, 0, 0) + struct.pack("<QHB5xQH6x", 0, 0, 9, 0, 0)
+    memory.write(8192, happened + struct.pack("<I", 2))
+    given = wasicalls.results("poll_oneoff", (0, 8192, 2, 8192 + 64), memory)
+    assert given == {"happened": 2, "events": ["fd_read EBADF", "9"]}

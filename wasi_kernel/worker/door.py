@@ -408,6 +408,11 @@ class Door:
             return False
         return True
 
+    @property
+    def is_read(self) -> bool:
+        """Has the guest read to its end what it has begun to read, or what answers it?"""
+        return not self._inbound
+
     def door_read(self, fd: int, iovs: int, count: int, out: int) -> int:
         """fd_read on 0; 1 and 2 are not readable."""
         memory = self._memory

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 LIVE = 8
 """Modules at a time; each may have that part of the policy's memory limit."""
 TEXT_CHARACTERS, BINARY_BYTES = 1 << 20, 1 << 20
+MESSAGE_WIDTH, PREFIX, ELLIPSIS = 160, 8, "\u2026"
+"""Characters of a line in a message, and of the line's number before them."""
 TABLE_ELEMENTS = 100_000
 STACK_BYTES = 512 << 10
 THREAD_STACK_BYTES = 16 << 20
@@ -202,7 +204,7 @@ class WatModule:
             exports = [_extern(each.name, each.type) for each in module.exports]
             self._events.put(Event("compiled", {"imports": imports, "exports": exports}))
         except (WasmtimeError, Refusal, MemoryError) as e:
-            self._events.put(Event("invalid", {"message": str(e)}))
+            self._events.put(Event("invalid", {"message": _readable(str(e))}))
             return
         store = Store(self._engine)
         store.set_limits(
@@ -391,7 +393,10 @@ class Modules:
 
     def ops(self) -> dict[str, Callable[[dict[str, Any]], Sight]]:
         """What Looks takes."""
-        return {"wat_make": self._make, "wat_do": self._do, "wat_drop": self._drop}
+        return {
+            "wat_make": self._make, "wat_do": self._do, "wat_drop": self._drop,
+            "wat_live": self._is_live,
+        }  # fmt: skip
 
     def rest(self) -> None:
         """The guest's turn is over: what it has left at work is ended."""
@@ -435,6 +440,9 @@ class Modules:
         if event.kind == "invalid":
             self._end(ident)
         return event.sight()
+
+    def _is_live(self, content: dict[str, Any]) -> Sight:
+        return Sight({"live": looks.text(content, "ident", most=64) in self._live})
 
     def _drop(self, content: dict[str, Any]) -> Sight:
         ident = looks.text(content, "ident", most=64)
@@ -481,6 +489,20 @@ def _extern(name: str, kind: Any) -> dict[str, Any]:
             "kind": "global", "name": name, "type": str(kind.content), "mutable": kind.mutable,
         }  # fmt: skip
     return {"kind": "table" if isinstance(kind, wasmtime.TableType) else "tag", "name": name}
+
+
+def _readable(text: str) -> str:
+    """A message about a place in a text, whose line may be as long as the text: what is near it."""
+    lines = text.splitlines()
+    if max(map(len, lines), default=0) <= MESSAGE_WIDTH:
+        return text
+    caret = next((line.index("^") for line in lines if line.strip(" |") == "^"), 0)
+    start = max(PREFIX, caret - MESSAGE_WIDTH // 2)
+    for k, line in enumerate(lines):
+        if len(line) > MESSAGE_WIDTH or (line.strip(" |") == "^" and start > PREFIX):
+            shown = line[start : start + MESSAGE_WIDTH]
+            lines[k] = line[:PREFIX] + shown + ELLIPSIS * (len(line) > start + MESSAGE_WIDTH)
+    return "\n".join(lines)
 
 
 def _explained(text: str) -> str:

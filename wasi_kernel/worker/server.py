@@ -110,6 +110,9 @@ class Server:
                 self._serve_reactor()
             else:
                 self._serve_command()
+        except GuestLost:
+            self._tell_trace(self._door.request)
+            raise
         finally:
             self._profiler.stop()
             self._tracer.stop()
@@ -214,6 +217,7 @@ class Server:
             return self._keeper.guest.turn(prepare.TURN)
         except GuestLost as e:
             if travel.target is None:
+                self._tell_trace(frame.request)
                 self._stand_in(frame)
             if travel.target is None or (e.ename != "GuestExited" and self._asks is None):
                 raise
@@ -221,6 +225,13 @@ class Server:
         finally:
             self._profiler.stop()
             self._tracer.stop()
+
+    def _tell_trace(self, request: int) -> None:
+        """The guest that would show the trace of its cell is gone: its last calls, as text."""
+        words = self._tracer.last_words()
+        if words is not None:
+            with contextlib.suppress(LinkClosedError):
+                self._say(words, request)
 
     def _own(self, frame: Frame) -> dict[str, Any]:
         """A turn of our own, whose reply does not go to the kernel; its content."""

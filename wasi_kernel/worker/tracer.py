@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from wasi_kernel.worker.memory import LinearMemory
 
 MAX_CALLS, DEFAULT_CALLS = 20_000, 5_000
-MAX_BYTES = 2 << 20
-"""Text of all calls that are kept."""
+MAX_BYTES = 8 << 20
+"""Text of all calls that are kept, and of their values."""
+
+LAST = 20
+"""Calls that are told of a guest that has died."""
 
 MAX_FILTERS, MAX_WORD = 50, 40
 FDS = frozenset({"path_open", "fd_close", "fd_renumber", "sock_accept"})
@@ -44,6 +47,7 @@ class Trace:
         paths: What fds stand for at the beginning; changed as the cell opens and closes.
         file: The name under which the cell is compiled.
         most: So many calls are kept.
+        is_read: Has the guest read all that is there for it? Before, its calls are the magic's own.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Trace:
         paths: dict[int, str],
         file: str,
         most: int,
+        is_read: Callable[[], bool],
     ) -> None:
         self._memory, self._reader, self._shown = memory, reader, shown
         self._paths, self._file, self._most = paths, file, most
@@ -63,7 +68,8 @@ class Trace:
         self._bytes = self._dropped = 0
         self._name, self._args = "", ()  # type: tuple[str, tuple[int, ...]]
         self._pending: dict[str, Any] | None = None
-        self._own = False
+        self._own = self._answered = False
+        self._is_read = is_read
         self._began_ns = 0
 
     def before(self, name: str, args: tuple[int, ...]) -> None:
@@ -82,7 +88,7 @@ class Trace:
         name, pending = self._name, self._pending
         self._name, self._pending = "", None
         errno &= 0xFFFF
-        given: dict[str, int] = {}
+        given: dict[str, Any] = {}
         if pending is not None or name in FDS:
             given = {} if errno else wasicalls.results(name, self._args, self._memory)
             if not errno:
@@ -109,10 +115,28 @@ class Trace:
             "lines": self._reader is not None,
         }
 
+    def last_words(self) -> str | None:
+        """The last calls of a guest that is no more, as text; None: it made none."""
+        calls = self._calls if self._pending is None else [*self._calls, self._pending]
+        if not calls:
+            return None
+        made = len(calls) + max(0, self._dropped)
+        calls_made = f"{made:,} call{'s' * (made != 1)}"
+        kept = f" of the first {len(calls):,}" * (self._dropped > 0)
+        lines = [f"the trace of this cell ends here, after {calls_made}; the last{kept}:"]
+        for call in calls[-LAST:]:
+            over = "?" if call is self._pending else call["error"] or "ok"
+            where = "" if call["cell"] is None else f"  # line {call['cell']} of the cell"
+            lines.append(f"{call['call']}({call['text']}) = {over}{where}")
+        return "\n".join(lines)
+
     def _noted(self, name: str, args: tuple[int, ...]) -> dict[str, Any] | None:
         at, cell = self._place()
         if cell is None and self._reader is not None and name in ("fd_read", "fd_write"):
             self._own = args[0] == 0 and at is not None  # the question that began this
+        if not self._answered:  # what comes first is the reading of that question's answer
+            self._answered = self._is_read()
+            self._own = self._own or not self._answered
         if self._own:
             return None
         said = wasicalls.arguments(name, args, self._memory, self._paths)
@@ -137,10 +161,12 @@ class Trace:
         return (stack[0] if stack else None), cell
 
     def _keep(self, call: dict[str, Any]) -> None:
+        values = [*call["args"].values(), *call["result"].values()]
         self._bytes += len(call["text"]) + sum(len(w) for w in (call["at"] or ["", 0, ""])[::2])
+        self._bytes += sum(len(str(value)) for value in values)
         self._calls.append(call)
 
-    def _follow(self, name: str, given: dict[str, int]) -> None:
+    def _follow(self, name: str, given: dict[str, Any]) -> None:
         """Keeps what fds stand for."""
         fd = self._args[0] & 0xFFFFFFFF if self._args else 0
         made = wasicalls.opened_fd(name, given)
@@ -182,6 +208,7 @@ class Tracer:
         trace = Trace(
             guest.memory, self._reader(guest.memory), shown=shown,
             paths={**STREAMS, **guest.preopened()}, file=file, most=most,
+            is_read=lambda: guest.door.is_read,
         )  # fmt: skip
         guest.observe(trace, shown | FDS)
         self._traced = guest, trace
@@ -195,6 +222,10 @@ class Tracer:
         seen = self._traced[1].to_dict()
         self.stop()
         return Sight(seen)
+
+    def last_words(self) -> str | None:
+        """What is to be told of a trace whose guest has died; None if there is none."""
+        return None if self._traced is None else self._traced[1].last_words()
 
     def stop(self) -> None:
         """Ends what a request has begun and not ended."""

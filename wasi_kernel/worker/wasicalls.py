@@ -7,6 +7,7 @@ Imports nothing that runs the guest.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ SHOWN_RIGHTS = 4
 MAX_PATH = 256
 """Bytes of a path that are shown; a longer one ends with an ellipsis."""
 MAX_IOVECS = 1024
+MAX_EVENTS = 16
+"""Subscriptions and events of one poll_oneoff that are looked at."""
 MASK = (1 << 64) - 1
 
 _ERRNO = (
@@ -56,6 +59,17 @@ _FLAGS = {
 _NAMES = {
     "whence": ["set", "cur", "end"],
     "clock": ["realtime", "monotonic", "process_cputime_id", "thread_cputime_id"],
+    "filetype": [
+        "unknown",
+        "block_device",
+        "character_device",
+        "directory",
+        "regular_file",
+        "socket_dgram",
+        "socket_stream",
+        "symbolic_link",
+    ],
+    "eventtype": ["clock", "fd_read", "fd_write"],
     "advice": ["normal", "sequential", "random", "willneed", "dontneed", "noreuse"],
 }
 _WIDE = {"path": 2, "iovs": 2}
@@ -63,6 +77,20 @@ _WIDE = {"path": 2, "iovs": 2}
 
 _OUT = {"out_size": "<I", "out_fd": "<I", "out_u64": "<Q"}
 """Kinds that say where a result goes, and its form."""
+
+_STRUCTS = {
+    "filestat": (
+        "<QQB7xQQQQQ",
+        ("dev", "ino", "filetype", "nlink", "size", "atim", "mtim", "ctim"),
+    ),
+    "fdstat": ("<BxH4xQQ", ("filetype", "fdflags", "rights", "inheriting")),
+    "prestat": ("<B3xI", ("kind", "length")),
+}
+"""Kinds that say where a structure of results goes: its form, its fields in order."""
+
+SUBSCRIPTION, EVENT = struct.Struct("<QB7xI4xQQH6x"), struct.Struct("<QHB5xQH6x")
+"""(userdata, kind, clock or fd, ns, precision, flags); (userdata, errno, kind, bytes, flags)."""
+
 
 _CALLS = {
     "args_get": "argv:addr buffer:addr",
@@ -75,14 +103,14 @@ _CALLS = {
     "fd_allocate": "fd:fd offset:num length:num",
     "fd_close": "fd:fd",
     "fd_datasync": "fd:fd",
-    "fd_fdstat_get": "fd:fd stat:addr",
+    "fd_fdstat_get": "fd:fd stat:fdstat",
     "fd_fdstat_set_flags": "fd:fd flags:fdflags",
     "fd_fdstat_set_rights": "fd:fd base:rights inheriting:rights",
-    "fd_filestat_get": "fd:fd stat:addr",
+    "fd_filestat_get": "fd:fd stat:filestat",
     "fd_filestat_set_size": "fd:fd size:num",
     "fd_filestat_set_times": "fd:fd atim:num mtim:num flags:fstflags",
     "fd_pread": "fd:fd iovs:iovs offset:num read:out_size",
-    "fd_prestat_get": "fd:fd stat:addr",
+    "fd_prestat_get": "fd:fd stat:prestat",
     "fd_prestat_dir_name": "fd:fd buffer:addr length:num",
     "fd_pwrite": "fd:fd iovs:iovs offset:num written:out_size",
     "fd_read": "fd:fd iovs:iovs read:out_size",
@@ -93,7 +121,7 @@ _CALLS = {
     "fd_tell": "fd:fd position:out_u64",
     "fd_write": "fd:fd iovs:iovs written:out_size",
     "path_create_directory": "fd:fd path:path",
-    "path_filestat_get": "fd:fd flags:lookup path:path stat:addr",
+    "path_filestat_get": "fd:fd flags:lookup path:path stat:filestat",
     "path_filestat_set_times": "fd:fd flags:lookup path:path atim:num mtim:num set:fstflags",
     "path_link": "fd:fd flags:lookup path:path new_fd:fd new_path:path",
     "path_open": (
@@ -105,7 +133,7 @@ _CALLS = {
     "path_rename": "fd:fd path:path new_fd:fd new_path:path",
     "path_symlink": "target:path fd:fd path:path",
     "path_unlink_file": "fd:fd path:path",
-    "poll_oneoff": "subscriptions:addr events:addr count:num happened:out_size",
+    "poll_oneoff": "subscriptions:polled events:events count:num happened:out_size",
     "proc_exit": "status:num",
     "proc_raise": "signal:num",
     "random_get": "buffer:addr length:num",
@@ -175,7 +203,7 @@ def arguments(
     """
     found = []
     for label, kind, at in CALLS.get(name, ()):
-        if kind in _OUT:
+        if kind in _OUT or kind in _STRUCTS or kind == "events":
             continue
         value = args[at] & MASK
         small = value & 0xFFFFFFFF
@@ -186,6 +214,8 @@ def arguments(
             known = paths.get(small)
             text = f"{small}<{known}>" if known is not None else str(small)
             found.append(Argument(label, small, text))
+        elif kind == "polled":
+            found.append(_polled(label, small, args[2] & 0xFFFFFFFF, memory, paths))
         elif kind in _WIDE:
             found.append(_pointed(label, kind, small, args[at + 1] & 0xFFFFFFFF, memory))
         elif kind in _FLAGS:
@@ -218,20 +248,80 @@ def _pointed(label: str, kind: str, at: int, length: int, memory: LinearMemory) 
         return Argument(label, None, f"<bad address {at:#x}, {length}>")
 
 
-def results(name: str, args: Sequence[int], memory: LinearMemory) -> dict[str, int]:
-    """What a call that succeeded has given, by name."""
-    found = {}
+def _polled(
+    label: str, at: int, count: int, memory: LinearMemory, paths: Mapping[int, str]
+) -> Argument:
+    """What a poll_oneoff waits for: a duration, a moment of a clock, an fd."""
+    value: list[dict[str, Any]] = []
+    texts = []
+    try:
+        data = memory.read(at, SUBSCRIPTION.size * min(count, MAX_EVENTS))
+    except OutOfBoundsError:
+        return Argument(label, None, f"<bad address {at:#x}, {count}>")
+    for _, tag, which, ns, _, how in SUBSCRIPTION.iter_unpack(data):
+        kind = _named("eventtype", tag)
+        if kind == "clock":
+            clock, absolute = _named("clock", which), bool(how & 1)
+            value.append({"kind": kind, "clock": clock, "ns": ns, "absolute": absolute})
+            texts.append(f"clock {clock} {'at' if absolute else 'in'} {ns} ns")
+        else:
+            value.append({"kind": kind, "fd": which})
+            texts.append(f"{kind} {which}" + (f"<{paths[which]}>" if which in paths else ""))
+    more = count - len(value)
+    return Argument(label, value, f"[{'; '.join(texts)}{f'; {more:,} more' if more else ''}]")
+
+
+def _named(kind: str, value: int) -> str:
+    names = _NAMES[kind]
+    return names[value] if value < len(names) else str(value)
+
+
+def results(name: str, args: Sequence[int], memory: LinearMemory) -> dict[str, Any]:
+    """What a call that succeeded has given, by name; a structure by its fields."""
+    found: dict[str, Any] = {}
     for label, kind, at in CALLS.get(name, ()):
-        form = _OUT.get(kind)
-        if form is not None:
-            try:
-                data = memory.read(args[at] & 0xFFFFFFFF, struct.calcsize(form))
-            except OutOfBoundsError:
-                continue
-            found[label] = struct.unpack(form, data)[0]
+        place = args[at] & 0xFFFFFFFF
+        try:
+            if kind in _OUT:
+                data = memory.read(place, struct.calcsize(_OUT[kind]))
+                found[label] = struct.unpack(_OUT[kind], data)[0]
+            elif kind in _STRUCTS:
+                found |= _fields(kind, place, memory)
+        except OutOfBoundsError:
+            continue
+    if "happened" in found:
+        with contextlib.suppress(OutOfBoundsError):
+            found["events"] = _events(args[1] & 0xFFFFFFFF, found["happened"], memory)
     return found
 
 
-def opened_fd(name: str, given: Mapping[str, int]) -> int | None:
+def _fields(kind: str, at: int, memory: LinearMemory) -> dict[str, Any]:
+    form, names = _STRUCTS[kind]
+    found: dict[str, Any] = {}
+    values = struct.unpack(form, memory.read(at, struct.calcsize(form)))
+    for name, value in zip(names, values, strict=True):
+        if name == "filetype":
+            found[name] = _named("filetype", value)
+        elif name in ("rights", "inheriting"):
+            found[name] = flags(value, RIGHTS)
+        elif name == "fdflags":
+            found[name] = flags(value, _FLAGS["fdflags"])
+        elif name == "kind":
+            found[name] = "dir" if value == 0 else str(value)
+        else:
+            found[name] = value
+    return found
+
+
+def _events(at: int, count: int, memory: LinearMemory) -> list[str]:
+    """What has happened, by kind; with the error if it is one."""
+    data = memory.read(at, EVENT.size * min(count, MAX_EVENTS))
+    return [
+        _named("eventtype", kind) + (f" {errno_name(errno)}" if errno else "")
+        for _, errno, kind, _, _ in EVENT.iter_unpack(data)
+    ]
+
+
+def opened_fd(name: str, given: Mapping[str, Any]) -> int | None:
     """The fd that a call has made, of those that make one."""
     return given.get("opened") if name in ("path_open", "sock_accept") else None

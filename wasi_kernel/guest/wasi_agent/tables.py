@@ -37,11 +37,11 @@ class Table:
         for k, row in enumerate(self._rows):
             tags = ["th" if c == 0 or (self._head and k == 0) else "td" for c in range(len(row))]
             cells = zip(tags, row, strict=True)
-            rows.append("".join(f"<{t} {style}>{html.escape(text)}</{t}>" for t, text in cells))
+            escaped = ((t, html.escape(text, quote=False)) for t, text in cells)
+            rows.append("".join(f"<{t} {style}>{text}</{t}>" for t, text in escaped))
         inside = "".join(f"<tr>{row}</tr>" for row in rows)
-        return (
-            f"<table><caption>{html.escape(self._title)}</caption><tbody>{inside}</tbody></table>"
-        )
+        title = html.escape(self._title, quote=False)
+        return f"<table><caption>{title}</caption><tbody>{inside}</tbody></table>"
 
 
 def mib(count: float) -> str:

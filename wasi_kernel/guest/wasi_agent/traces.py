@@ -11,6 +11,7 @@ from wasi_agent.tables import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+RIGHTS, SHOWN_RIGHTS = ("rights", "inheriting"), 4
 SHOWN = 200
 """Calls that a trace shows; `t.calls` has all that were kept."""
 
@@ -67,7 +68,8 @@ class Trace:
 
     def _title(self) -> str:
         count, errors, ns = (sum(t[k] for t in self._totals.values()) for k in range(3))
-        title = f"Trace: {count:,} WASI calls, {errors:,} with an error, {_time(ns)}"
+        made = f"{count:,} WASI call{'s' * (count != 1)}"
+        title = f"Trace: {made}, {errors:,} with an error, {_time(ns)}"
         if self.dropped:
             title += f"; {self.dropped:,} were only counted (--most)"
         return title + ("" if self._lines else "; this build does not say which line it runs")
@@ -131,7 +133,15 @@ def _call(seen: dict[str, Any], named: Callable[[str], str]) -> dict[str, Any]:
 def _result(call: dict[str, Any]) -> str:
     if call["errno"]:
         return f"{call['error']} ({call['meaning']})"
-    return ", ".join(f"{name} {value}" for name, value in call["result"].items()) or "ok"
+    return ", ".join(f"{k} {_value(k, v)}" for k, v in call["result"].items()) or "ok"
+
+
+def _value(name: str, value: Any) -> str:
+    """A result for a line: lists of names are short there."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    count = str(value).count("|") + 1
+    return f"{count} rights" if name in RIGHTS and count > SHOWN_RIGHTS else str(value)
 
 
 def _time(ns: int) -> str:

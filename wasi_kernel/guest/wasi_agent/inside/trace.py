@@ -35,8 +35,8 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Trace | None:
     --most N   so many calls are kept, 1 to 20000 (5000); more are counted
 
     Without a cell: the last one again. The value `t`: t.calls (a list of dicts), t.summary(),
-    t.to_dict(), str(t). Times contain the way to the tracer, some microseconds for each call. A
-    cell that ends the guest (os._exit) takes its trace with it.
+    t.to_dict(), str(t). Times contain the way to the tracer, some microseconds for each call. Of a
+    cell that ends the guest (os._exit) the last calls are shown, as text.
     """
     arguments = Arguments("trace")
     arguments.add_argument("--filter", default="")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 from wasi_agent.inside import Arguments
+from wasi_agent.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from wasi_agent.shell import ZMQInteractiveShell
 
 PIECE_BYTES = 1 << 20
+TEXT_CHARACTERS = 1 << 20
 
 
 class WatError(ValueError):
@@ -77,6 +79,12 @@ class WatModule:
         """
         self._door, self._name = door, name
         self._functions: dict[str, Callable[..., Any]] = {}
+        if len(text) > TEXT_CHARACTERS:  # the host looks, too; so much need not travel
+            raise WatError(
+                f"the text of a module has at most {TEXT_CHARACTERS:,} characters, and this one "
+                f"{len(text):,}; large data can be put into its memory from Python: "
+                'NAME.memory[0:4] = b"data"'
+            )
         self._ident = _made(door, text, wasi=wasi)
         try:
             made = self._drive("wait").content
@@ -111,10 +119,25 @@ class WatModule:
         return [*super().__dir__(), *self.__dict__.get("_exports", {})]
 
     def __repr__(self) -> str:
-        lines = [f"WebAssembly module {self._name or ''}".rstrip()]
+        lines = [self._title()]
         lines += [f"  import {_signature(each)}" for each in self._imports.values()]
         lines += [f"  export {self._export(name)!r}" for name in self._exports]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [("", "kind", "name", "type")]
+        abouts = self._exports.values()
+        rows += [("import", "func", *_parts(each)) for each in self._imports.values()]
+        rows += [("export", each["kind"], *_parts(each)) for each in abouts]
+        return Table(self._title(), rows, {}, head=True)._repr_html_()
+
+    def _title(self) -> str:
+        gone = "" if self._is_live() else " (gone: run its %%wat cell again)"
+        return f"WebAssembly module {self._name or ''}".rstrip() + gone
+
+    def _is_live(self) -> bool:
+        look: Callable[..., Frame] = self._door.look
+        return bool(look("wat_live", ident=self._ident).content["live"])
 
     def __reduce__(self) -> Any:
         raise TypeError("a WebAssembly module cannot be copied: run its cell again where needed")
@@ -158,7 +181,8 @@ class WatModule:
                 else:
                     said = self._ask("answer", values=values)
         except BaseException:
-            self._stop()
+            if command != "wait":  # a compilation ends when it ends: its module is dropped
+                self._stop()
             raise
         return self._result(said, failure)
 
@@ -362,9 +386,22 @@ def _function(functions: dict[str, Any], name: str) -> Callable[..., Any]:
 
 
 def _signature(about: dict[str, Any]) -> str:
+    return f"{about['name']}{_function_type(about)}"
+
+
+def _function_type(about: dict[str, Any]) -> str:
     results = about["results"]
     shown = results[0] if len(results) == 1 else f"({', '.join(results)})" if results else "None"
-    return f"{about['name']}({', '.join(about['params'])}) -> {shown}"
+    return f"({', '.join(about['params'])}) -> {shown}"
+
+
+def _parts(about: dict[str, Any]) -> tuple[str, str]:
+    """Name and type of an import or export, for a table."""
+    if about["kind"] == "func":
+        return about["name"], _function_type(about)
+    if about["kind"] == "global":
+        return about["name"], f"{'mut ' * about['mutable']}{about['type']}"
+    return about["name"], ""
 
 
 def _to_wire(kind: str, value: Any) -> Any:
