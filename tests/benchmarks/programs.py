@@ -169,7 +169,7 @@ def _arrays(names: tuple[str, ...], count: int, folder: Path) -> Samples:
 MEASURES = {
     "programs": Measure(
         _programs,
-        7,
+        5,
         dict.fromkeys((*PROGRAMS, MEAN), MS),
         {
             MEAN: {
