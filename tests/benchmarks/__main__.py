@@ -1,7 +1,7 @@
 """Compares this kernel with others, side by side in one run: `python tests/benchmarks`.
 
-    python tests/benchmarks                         # all, in less than twelve minutes
-    python tests/benchmarks --quick                 # all, with few samples: about four
+    python tests/benchmarks                         # all
+    python tests/benchmarks --quick                 # all, with few samples
     python tests/benchmarks start roundtrip -n 20   # two of them, 20 samples each
     python tests/benchmarks --json result.json --write docs/benchmarks.md
 
