@@ -19,6 +19,7 @@ import datetime as dt
 import json
 import os
 import platform
+import queue
 import shutil
 import sys
 import time
@@ -156,6 +157,8 @@ def main() -> None:
                 tables[name] = _rows(name, count, tuple(given.kernels), folder)
             except KernelFailedError as e:
                 failed.append(f"{name}: {e}")
+            except queue.Empty:
+                failed.append(f"{name}: a kernel did not answer in time")
             print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             loads.append(os.getloadavg()[0])
     if COMPARED.keys() & tables.keys():
