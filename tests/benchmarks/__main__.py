@@ -1,7 +1,7 @@
 """Compares this kernel with others, side by side in one run: `python tests/benchmarks`.
 
-    python tests/benchmarks                         # all, in less than twelve minutes
-    python tests/benchmarks --quick                 # all, with few samples: about four
+    python tests/benchmarks                         # all
+    python tests/benchmarks --quick                 # all, with few samples
     python tests/benchmarks start roundtrip -n 20   # two of them, 20 samples each
     python tests/benchmarks --json result.json --write docs/benchmarks.md
 
@@ -19,6 +19,7 @@ import datetime as dt
 import json
 import os
 import platform
+import queue
 import shutil
 import sys
 import time
@@ -161,6 +162,8 @@ def main() -> None:
                 tables[name] = _rows(name, count, tuple(given.kernels), folder)
             except KernelFailedError as e:
                 failed.append(f"{name}: {e}")
+            except queue.Empty:
+                failed.append(f"{name}: a kernel did not answer in time")
             print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             loads.append(os.getloadavg()[0])
     if COMPARED.keys() & tables.keys():

@@ -35,4 +35,4 @@ def _counting(names: tuple[str, ...], count: int, folder: Path) -> Samples:
     return samples
 
 
-MEASURES = {"counting": Measure(_counting, 30, dict.fromkeys(LOOPS, "us"), {})}
+MEASURES = {"counting": Measure(_counting, 20, dict.fromkeys(LOOPS, "us"), {})}

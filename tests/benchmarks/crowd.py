@@ -64,9 +64,10 @@ def _all_answer_s(name: str, size: int, folder: Path) -> float:
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(size) as threads:
         begun = time.perf_counter()
 
-        def one(_: int) -> contextlib.ExitStack:
+        def one(k: int) -> contextlib.ExitStack:
+            sockets = str(folder / f"s{k}")
             with contextlib.ExitStack() as its_own:
-                its_own.enter_context(started(name, folder)).evaluate("1 + 1")
+                its_own.enter_context(started(name, folder, sockets)).evaluate("1 + 1")
                 return its_own.pop_all()
 
         for its_own in list(threads.map(one, range(size))):

@@ -192,7 +192,7 @@ def _forked(box: Sandbox) -> tuple[float, int, int]:
 
 
 MEASURES = {
-    "death": Measure(_death, 10, {DEATH: MS, ALL_BACK: MS}, {}),
+    "death": Measure(_death, 6, {DEATH: MS, ALL_BACK: MS}, {}),
     "save": Measure(
         _save,
         2,

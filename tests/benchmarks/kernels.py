@@ -81,6 +81,9 @@ class Kernel:
     def __init__(self, manager: KernelManager, client: Any, began_s: float) -> None:
         self._manager, self._client, self._began_s = manager, client, began_s
         client.kernel_info()
+        while not client.shell_channel.socket.poll(100):
+            if not self._lives() or self.age_s() > TIMEOUT_S:
+                raise KernelFailedError("a kernel did not start; was one of its ports taken?")
         client.get_shell_msg(timeout=TIMEOUT_S)
         self.info_s = self.age_s()
 
@@ -247,9 +250,20 @@ def _ends(message: dict[str, Any], request: str) -> bool:
 
 
 @contextlib.contextmanager
-def started(name: str, folder: Path) -> Iterator[Kernel]:
-    """A new kernel `name` that works in `folder`; it ends with the block."""
-    manager = KernelManager(kernel_name=name)
+def started(name: str, folder: Path, sockets: str | None = None) -> Iterator[Kernel]:
+    """A new kernel `name` that works in `folder`; it ends with the block.
+
+    Args:
+        name: Its kernelspec.
+        folder: Where it works.
+        sockets: What the paths of its sockets begin with; by default it listens on TCP ports, which
+            another program may take before it does.
+
+    Raises:
+        KernelFailedError: It did not start.
+    """
+    where = {} if sockets is None else {"transport": "ipc", "ip": sockets}
+    manager = KernelManager(kernel_name=name, **where)
     manager.kernel_spec  # noqa: B018 - looks for the kernelspec, which is no part of the start
     with zmq.Context() as context:
         context.reconnect_ivl = RECONNECT_MS

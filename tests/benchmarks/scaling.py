@@ -122,7 +122,7 @@ MEASURES = {
     ),
     "packages": Measure(
         _packages,
-        8,
+        5,
         {START.format(k): MS for k in COUNTS} | {IMPORTED.format(k): MS for k in COUNTS if k},
         {},
     ),

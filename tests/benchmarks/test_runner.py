@@ -85,6 +85,25 @@ def test_a_benchmark_that_fails_does_not_cost_the_others(tmp_path: Path) -> None
     assert "| `x`, until reply and idle | " in done.stdout
 
 
+def test_a_kernel_that_ends_at_once_is_told_of() -> None:
+    code = (
+        "import sys\n"
+        "from kernels import KernelFailedError, own_folders, specify, started\n"
+        "with own_folders() as folder:\n"
+        "    specify('ended', [sys.executable, '-c', '', '{connection_file}'])\n"
+        "    try:\n"
+        "        with started('ended', folder):\n"
+        "            print('started')\n"
+        "    except KernelFailedError as e:\n"
+        "        print(e)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, timeout=60, check=True, cwd=RUNNER,
+    )  # fmt: skip
+    assert done.stdout == "a kernel did not start; was one of its ports taken?\n"
+
+
 def test_a_native_python_that_is_not_there_is_named() -> None:
     done = _run("begin", "--native", "/nowhere/python3")
     assert done.returncode == 2
