@@ -130,6 +130,7 @@ def test_lines_of_an_error_are_those_of_the_cell(box):
     assert error.ename == "ZeroDivisionError"
     plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
     assert "----> 4 1 / 0" in plain
+    assert "wasi_agent" not in plain
 
 
 # -- whatever ends the cell --------------------------------------------------------------------

@@ -307,5 +307,17 @@ def test_a_text_that_takes_long_to_compile_can_be_interrupted(box):
     assert box.run("m.add(1, 1)").text == "2"
 
 
+def test_pythons_own_functions_can_be_imported(box):
+    cell = (
+        '%%wat own\n(module (import "python" "print" (func $p (param i32 f64)))'
+        ' (import "python" "abs" (func $abs (param i32) (result i32)))'
+        ' (func (export "go") (call $p (call $abs (i32.const -3)) (f64.const 0.5))))'
+    )
+    assert box.run(cell).error is None
+    assert box.run("own.go(); own.close()").stdout == "3 0.5\n"
+    error = box.run('%%wat\n(module (import "python" "Ellipsis" (func)))').error
+    assert "is no function but of type ellipsis" in error.evalue
+
+
 def test_help(box):
     assert box.run("%wasi help %%wat").stdout.startswith("%%wat: Compile WebAssembly text")

@@ -99,17 +99,15 @@ class Trace:
     def _repr_html_(self) -> str:
         if self._by_call:
             return self.summary()._repr_html_()
-        head = "".join(f"<th>{t}</th>" for t in ("call", "result", "time", "from"))
+        style = 'style="text-align:left"'
+        head = "".join(f"<th {style}>{t}</th>" for t in ("call", "result", "time", "from"))
         rows = [f"<tr>{head}</tr>"]
         for call in self.calls[:SHOWN]:
             cells = (
                 f"{call['call']}({call['text']})", _result(call), _time(call["ns"]),
                 self._where(call),
             )  # fmt: skip
-            inside = "".join(
-                f'<td style="text-align:left">{html.escape(text, quote=False)}</td>'
-                for text in cells
-            )
+            inside = "".join(f"<td {style}>{html.escape(text, quote=False)}</td>" for text in cells)
             rows.append(f"<tr>{inside}</tr>")
         more = len(self.calls) - SHOWN
         note = f"<p>{more:,} more in .calls</p>" if more > 0 else ""

@@ -98,6 +98,7 @@ class WasiMagics(Magics):
         ``%wasi help`` lists the subcommands, ``%wasi help NAME`` explains one.
         The value can be used: ``w = %wasi`` and ``w.to_dict()``.
         """
+        __tracebackhide__ = True  # an error's traceback shows the cell's own lines
         name, _, rest = line.strip().partition(" ")
         if name == "help":
             return self._help(rest.strip())

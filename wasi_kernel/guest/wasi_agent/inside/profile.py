@@ -57,6 +57,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Profile | None:
         if last is None:
             arguments.error("there is none yet")
         return last.shown(by_line=options.lines, whole=options.all)
+    __tracebackhide__ = True  # an error's traceback shows the cell's own lines
     if cell is None and not code:
         arguments.error("what? Code follows, or write %%wasi profile above a cell")
     source = code if cell is None else "\n" + cell  # lines as they are in the whole cell
@@ -78,6 +79,7 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _profile(magics: WasiMagics, source: str, options: Any) -> Profile:
+    __tracebackhide__ = True
     shell = magics.shell
     body, last = compiled(magics, source, "profile")
     sampling = _Sampling(magics, options)
@@ -103,6 +105,7 @@ class _Sampling:
 
     def run(self, body: CodeType, last: CodeType | None, namespace: dict[str, Any]) -> Any:
         """The last expression's value; whatever happens, the looks end."""
+        __tracebackhide__ = True
         door = self._magics.shell.door
         self._depth = _depth()
         try:

@@ -38,6 +38,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Trace | None:
     t.to_dict(), str(t). Times contain the way to the tracer, some microseconds for each call. Of a
     cell that ends the guest (os._exit) the last calls are shown, as text.
     """
+    __tracebackhide__ = True  # an error's traceback shows the cell's own lines
     arguments = Arguments("trace")
     arguments.add_argument("--filter", default="")
     arguments.add_argument("--summary", action="store_true")
@@ -54,6 +55,7 @@ def run(magics: WasiMagics, line: str, cell: str | None) -> Trace | None:
 
 
 def _trace(magics: WasiMagics, source: str, options: Any) -> Trace:
+    __tracebackhide__ = True
     body, last = compiled(magics, source, "trace")
     try:
         value = _run(magics, body, last, options)
@@ -72,6 +74,7 @@ def _trace(magics: WasiMagics, source: str, options: Any) -> Trace:
 
 def _run(magics: WasiMagics, body: CodeType, last: CodeType | None, options: Any) -> Any:
     """The last expression's value; whatever happens, the trace ends and is kept."""
+    __tracebackhide__ = True
     shell, namespace = magics.shell, magics.shell.user_ns
     door = shell.door
     words = [word for word in options.filter.replace(" ", "").split(",") if word]

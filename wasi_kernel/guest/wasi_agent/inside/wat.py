@@ -8,6 +8,7 @@ again, so an interrupt is seen between two questions.
 from __future__ import annotations
 
 import base64
+import builtins
 import contextlib
 import gc
 import operator
@@ -46,8 +47,8 @@ def run(shell: ZMQInteractiveShell, line: str, cell: str) -> WatModule | None:
     """Compile WebAssembly text; `%%wat NAME` names the module, without NAME it is the cell's value.
 
     ``(import "python" "f" (func ...))`` is the notebook's function ``f``, as it is when the cell
-    runs. Call exports as ``NAME.add(2, 3)``; ``NAME["any name"]`` works for every name. i32 and
-    i64 come back signed; both signs may be given. ``NAME.memory[0:16]`` are bytes; globals have
+    runs, or Python's own (``print``). Call exports as ``NAME.add(2, 3)``; ``NAME["any name"]``
+    works for every name. i32 and i64 come back signed; both signs may be given. ``NAME.memory[0:16]`` are bytes; globals have
     ``.value``. ``--wasi`` gives the module WASI's fd_write, whose output the cell shows.
     ``NAME.close()`` frees it. It is lost by %undo, a restart and in forks: run the cell again.
     """
@@ -376,13 +377,15 @@ def _looked(door: Any, op: str, **content: Any) -> Frame:
 
 
 def _function(functions: dict[str, Any], name: str) -> Callable[..., Any]:
-    if name not in functions:
+    """The notebook's function of that name, or Python's own."""
+    if name not in functions and not hasattr(builtins, name):
         raise WatError(f'(import "python" "{name}"): the notebook has no function {name!r}')
-    if not callable(functions[name]):
-        kind = type(functions[name]).__name__
+    found: Any = functions[name] if name in functions else getattr(builtins, name)
+    if not callable(found):
+        kind = type(found).__name__
         raise WatError(f'(import "python" "{name}"): {name!r} is no function but of type {kind}')
-    found: Callable[..., Any] = functions[name]
-    return found
+    served: Callable[..., Any] = found
+    return served
 
 
 def _signature(about: dict[str, Any]) -> str:
