@@ -183,12 +183,12 @@ def test_a_module_that_nobody_has_makes_room(box):
         assert box.run('%%wat again\n(module (func (export "x") unreachable))').error is None
         assert box.run("again.x()").error.ename == "WasmTrap"
         assert box.run("del again").error is None
-    made = "for _ in range(10): m = run('wat', '', TEXT)"
+    made = "for _ in range(10): other = run('wat', '', TEXT)"
     box.run("""TEXT = '(module (func (export "x")) (memory (export "memory") 1))'""")
     assert box.run(made).error is None
     box.run("def cycle():\n    m = run('wat', '', TEXT)\n    kept = [m]\n    kept.append(kept)")
     assert box.run("for _ in range(10): cycle()").error is None
-    assert box.run("gc.enable(); m.close()").error is None
+    assert box.run("gc.enable(); other.close()").error is None
 
 
 def test_undo_leaves_a_module_behind():
