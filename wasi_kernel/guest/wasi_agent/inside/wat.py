@@ -49,8 +49,9 @@ def run(shell: ZMQInteractiveShell, line: str, cell: str) -> WatModule | None:
     ``(import "python" "f" (func ...))`` is the notebook's function ``f``, as it is when the cell
     runs, or Python's own (``print``). Call exports as ``NAME.add(2, 3)``; ``NAME["any name"]``
     works for every name. i32 and i64 come back signed; both signs may be given.
-    ``NAME.memory[0:16]`` are bytes; globals have ``.value``. ``--wasi`` gives the module WASI's fd_write, whose output the cell shows.
-    ``NAME.close()`` frees it. It is lost by %undo, a restart and in forks: run the cell again.
+    ``NAME.memory[0:16]`` are bytes; globals have ``.value``. ``--wasi`` gives the module WASI's
+    fd_write, whose output the cell shows. ``NAME.close()`` frees it. It is
+    lost by %undo, a restart and in forks: run the cell again.
     """
     parser = Arguments("wat")
     parser.prog = "%%wat"
