@@ -50,8 +50,8 @@ def run(shell: ZMQInteractiveShell, line: str, cell: str) -> WatModule | None:
     runs, or Python's own (``print``). Call exports as ``NAME.add(2, 3)``; ``NAME["any name"]``
     works for every name. i32 and i64 come back signed; both signs may be given.
     ``NAME.memory[0:16]`` are bytes; globals have ``.value``. ``--wasi`` gives the module WASI's
-    fd_write, whose output the cell shows. ``NAME.close()`` frees it. It is
-    lost by %undo, a restart and in forks: run the cell again.
+    fd_write, whose output the cell shows. ``NAME.close()`` frees it. It is lost by %undo, a
+    restart, a death and in forks, which NAME says when it is shown: run the cell again.
     """
     parser = Arguments("wat")
     parser.prog = "%%wat"
