@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from reading import DOCS
 
+from wasi_kernel import Sandbox
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -46,15 +48,20 @@ def test_an_agents_turns_fail_without_traces_and_give_plots():
 def test_parked_sessions_come_back_each_with_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    options = ["parked_sessions", "--sessions", "2", "--requests", "3"]
+    options = ["parked_sessions", "--sessions", "3", "--requests", "5"]
     monkeypatch.setattr(sys, "argv", options)
     example("parked_sessions").main()
     said = capsys.readouterr().out
-    assert re.search(r"^3 resumes: median \d+ ms, p95 \d+ ms$", said, re.MULTILINE)
-    assert "wrong answers: 0\n" in said
+    assert "3 sessions, 5 requests, wrong answers: 0\n" in said
+    for what in ("unpark", "park"):
+        shown = rf"^{what}: median \d+ ms, 95th percentile \d+ ms$"
+        assert re.search(shown, said, re.MULTILINE), said
 
 
 def test_a_session_that_failed_is_parked_as_well(tmp_path: Path):
-    parked = example("parked_sessions").Parked(tmp_path)
-    assert parked.run("a", "x = 1\n1 / 0")["error"] == "ZeroDivisionError: division by zero"
-    assert parked.run("a", "x")["text"] == "1"
+    with Sandbox() as base:
+        parked = example("parked_sessions").Parked(tmp_path, base)
+        assert parked.run("a", "x = 1\n1 / 0")["error"] == "ZeroDivisionError: division by zero"
+        assert parked.run("a", "x")["text"] == "1"
+        parked.remove()
+        assert list(tmp_path.iterdir()) == []

@@ -53,6 +53,14 @@ class OwnFolder:
         new.write_text(why)
         new.replace(self.path / KEEP)
 
+    @property
+    def kept(self) -> str:
+        """Why it is to stay, "" if it is not."""
+        try:
+            return (self.path / KEEP).read_text()
+        except OSError:
+            return ""
+
     def unkeep(self) -> None:
         """It is removed again with this process."""
         (self.path / KEEP).unlink(missing_ok=True)

@@ -70,6 +70,7 @@ class Settings(NamedTuple):
             whatever becomes the default meanwhile.
         refusal: Why there will be no guest, whatever happens; None if there may be one.
         identities: (host path, (device, inode)) of each granted folder, as the session began.
+        parked: Did it wait on disk? Then it goes on as it was, or not at all.
     """
 
     policy: Policy
@@ -86,6 +87,7 @@ class Settings(NamedTuple):
     runtime: str | None = None
     refusal: WasiKernelError | None = None
     identities: tuple[tuple[str, tuple[int, int]], ...] = ()
+    parked: bool = False
 
     @property
     def installed(self) -> Path:
@@ -122,7 +124,7 @@ class Settings(NamedTuple):
 
         Raises nothing: what cannot be removed is swept away later.
         """
-        if self.checkpoints is not None and restart and self.policy.restart_keeps_state:
+        if self.checkpoints is not None and restart and self.checkpoints.kept:
             with contextlib.suppress(OSError):
                 ownfiles.move(self.scratch.path, self.checkpoints.path)
         elif self.checkpoints is not None:
@@ -206,6 +208,7 @@ class Settings(NamedTuple):
                 "skip": skip,
                 "probe": probe,
                 "may_fork": self.may_fork,
+                "parked": self.parked,
             },
         }
         return Frame("boot_request", content, BOOT)
@@ -230,13 +233,18 @@ class Start(NamedTuple):
     Attributes:
         file: A session file, or None.
         folder: The name of a session's folder to take up, or None: a fork, or one that was kept.
+        parked: Is that folder a parked session's? It stays one until the session is closed.
     """
 
     file: Path | None = None
     folder: str | None = None
+    parked: bool = False
 
 
 FRESH = Start()
+
+PARKED = "parked"
+"""Why the folder of a parked session stays; see `Sandbox.park`."""
 
 
 def _line(grant: Grant) -> str:
@@ -307,6 +315,7 @@ def settings(
         packages,
         runtime=runtime,
         identities=granted,
+        parked=begin.parked,
     )
     if begin.folder is not None and kept is not None:
         ownfiles.move(kept.path, scratch.path)
@@ -388,7 +397,11 @@ def _checkpoints_folder(policy: Policy, cache: Path, begin: Start) -> tuple[OwnF
         where = str(begin.file or begin.folder)
         raise SessionFileError(where, "checkpoints are switched off (checkpoints.enabled)")
     folder = OwnFolder(sessions_folder(cache), name=begin.folder)
-    folder.unkeep()
+    if begin.parked and folder.kept != PARKED:
+        folder.release()
+        raise SessionFileError(str(begin.folder), "it is no parked session")
+    if not begin.parked:
+        folder.unkeep()
     if begin.file is None:
         return folder, _cells_of(folder.path)
     try:

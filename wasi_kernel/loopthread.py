@@ -21,7 +21,14 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns. It goes on if the caller is interrupted meanwhile."""
+        """What the coroutine returns. It goes on if the caller is interrupted meanwhile.
+
+        Raises:
+            RuntimeError: The loop has ended.
+        """
+        if self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("it is closed")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def soon(self, function: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -21,6 +22,7 @@ from wasi_kernel import caches, calls, chosen, launch, spawn, spreading
 from wasi_kernel.errors import (
     CallError,
     GuestLost,
+    InstallationError,
     ProtocolError,
     SessionFileError,
     UnknownCheckpointError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from wasi_kernel.spawn import Worker
 
 T = TypeVar("T")
+PARKED_NAME = re.compile("[0-9a-f]{16}")
 MAX_DEADLINE_S = 10 * 365 * 24 * 3600.0
 
 
@@ -82,7 +85,7 @@ class Sandbox:
         self._policy = policy if policy is not None else Policy()
         self._work = None if work is None else Path(work)
         self._on_output, self._on_status = on_output, on_status
-        self._closed = False
+        self._closed, self._parked = False, begin.parked
         self._failure: Exception | None = None
         self._answers: set[asyncio.Future[None]] = set()
         self._nursery: spawn.Nursery | None = None
@@ -112,7 +115,7 @@ class Sandbox:
         try:
             await session.ready(patience_s)
         except BaseException:  # raised again: no worker is left behind
-            await session.close()
+            await session.close(restart=self._parked)
             raise
         return session
 
@@ -396,24 +399,68 @@ class Sandbox:
             SessionFileError: There are no checkpoints, or the session's files are too many.
         """
         self._wait(self._kept())
-        with self._forking:
-            if self._nursery is None:
-                self._nursery = spawn.Nursery()
         from wasi_kernel import forking
 
         folder = forking.fork(self._settings, "sandbox")
-        worker = None
         try:
-            worker = self._nursery.spawn()
-            return Sandbox(
-                self._policy, work=self._work, on_output=self._on_output,
-                on_status=self._on_status, _begin=launch.Start(folder=folder), _worker=worker,
-            )  # fmt: skip
-        except BaseException:  # raised again: neither worker nor folder is left behind
-            if worker is not None:
-                worker.end()
+            return self._second(launch.Start(folder=folder))
+        except BaseException:  # raised again: no folder is left behind
             forking.forget(self._settings, folder)
             raise
+
+    def _second(self, begin: launch.Start) -> Sandbox:
+        """Another sandbox with this one's settings, whose worker comes from this one's nursery."""
+        with self._forking:
+            if self._nursery is None:
+                self._nursery = spawn.Nursery()
+        worker = self._nursery.spawn()
+        try:
+            return Sandbox(
+                self._policy, work=self._work, on_output=self._on_output,
+                on_status=self._on_status, _begin=begin, _worker=worker,
+            )  # fmt: skip
+        except BaseException:  # raised again: no worker is left behind
+            worker.end()
+            raise
+
+    def park(self) -> str:
+        """Ends the guest and leaves its session on disk, for `unpark`; returns the session's name.
+
+        On disk is what differs from the state that all sessions begin with, usually some
+        megabytes, and what is in its /tmp and home; not the files that were open. It stays for a
+        week, in the cache of this user, until it is unparked and closed.
+
+        Raises:
+            SessionFileError: There are no checkpoints; the sandbox goes on.
+        """
+        self._wait(self._kept())
+        folder = self._settings.checkpoints
+        assert folder is not None  # noqa: S101 - _kept looked
+        folder.keep(launch.PARKED)
+        self._end(restart=True)
+        return folder.path.name
+
+    def unpark(self, name: str) -> Sandbox:
+        """The parked session of that name goes on, with this sandbox's policy and folders.
+
+        Its worker comes from a process that waits beside this sandbox, so this takes about as long
+        as `fork`. Close it like any other, or `park` it again. When this process is killed
+        meanwhile, the session can be unparked as it was after its last run, without /tmp and home.
+
+        Raises:
+            SessionFileError: There is none, it is in use, or it was parked under another
+                configuration; says which. It stays parked.
+        """
+        if not PARKED_NAME.fullmatch(name):
+            raise SessionFileError(name[:100], "that is no name of a parked session")
+        try:
+            return self._second(launch.Start(folder=name, parked=True))
+        except BlockingIOError:
+            raise SessionFileError(name, "it is in use") from None
+        except FileNotFoundError:
+            raise SessionFileError(name, "there is no such parked session here") from None
+        except InstallationError as e:
+            raise SessionFileError(name, str(e)) from e
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a function of the guest's `__main__`; arguments and result are JSON-able.
@@ -487,9 +534,12 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends the guest; what it wrote to /tmp and its home is gone."""
+        self._end(restart=False)
+
+    def _end(self, *, restart: bool) -> None:
         if not self._closed:
             self._closed = True
-            self._wait(self._session.close())
+            self._wait(self._session.close(restart=restart))
             self._loop.end()
             if self._nursery is not None:
                 self._nursery.close()

@@ -196,6 +196,8 @@ class Keeper:
             try:
                 self.checkpoints = self._begin(folder, self._base)
             except PageLogError as e:  # of an image that is gone: of no use any more
+                if self._session.get("parked"):
+                    raise _unlike(folder, base) from e
                 self._damage = f"Checkpoints were dropped: {e}"
                 for path in (folder / ORIGIN, *folder.glob(f"*{SUFFIX}")):
                     path.unlink(missing_ok=True)
@@ -427,6 +429,13 @@ class Keeper:
         if not found:
             raise UnknownCheckpointError("that state cannot be looked at")
         return found
+
+
+def _unlike(folder: Path, usual: Base) -> InstallationError:
+    """Why the session in `folder` cannot go on here: what it was made with is not what is there."""
+    differing = sessionfile.differences(Base.load(folder).made_of, usual.made_of)
+    what = "; ".join(differing) or "the image that it began with"
+    return InstallationError(f"it needs what it was parked with: {what}")
 
 
 def _own_base(folder: Path, usual: Base) -> Base:

@@ -9,6 +9,7 @@ No engine exists here, ever: a process that has one must not be forked. There is
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -72,4 +73,5 @@ def _tell_ends(sock: socket.socket) -> None:
             return
         if pid == 0:
             return
-        sock.sendall(frames.encode(Frame("worker_ended", {"pid": pid, "status": status})))
+        with contextlib.suppress(OSError):  # closed just now: nobody wants to know
+            sock.sendall(frames.encode(Frame("worker_ended", {"pid": pid, "status": status})))
