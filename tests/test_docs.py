@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from reading import DOCS, Block, Reader, agrees, blocks, commands
 
-from wasi_kernel.cli import magics, policies, reference
+import wasi_kernel
+from wasi_kernel.cli import library, magics, policies, reference
 from wasi_kernel.policy import FRONTENDS, CheckpointLimits, Grant, Limits, Policy
 
 if TYPE_CHECKING:
@@ -119,6 +120,18 @@ def test_every_magic_and_subcommand_has_its_place():
     assert "### `%%wasi new`\n\nIn short: what is new.\n\nShows.\n" in page
     assert "### `%alias`, `%both` `%%both`\n\nDoes it.\n\n`%both` shows.\n" in page
     assert "| `%%never` | no a\\|b. |" in page
+
+
+def test_the_library_reference_is_what_the_generator_makes():
+    """If it is not: wasi-kernel library-reference > docs/library.md"""
+    assert (DOCS / "library.md").read_text() == library.page()
+
+
+def test_the_library_reference_explains_all_that_is_exported():
+    page = library.page()
+    assert set(library.CLASSES) == {n for n in wasi_kernel.__all__ if n != "__version__"}
+    assert not re.findall(r"^##.*\n\n+(?=##)", page, re.MULTILINE)  # each has a text
+    assert "_worker" not in page
 
 
 def test_the_reference_has_every_field():

@@ -19,6 +19,7 @@ from wasi_kernel.cli import offers, preparing
 from wasi_kernel.cli.completion import completion
 from wasi_kernel.cli.doctor import doctor
 from wasi_kernel.cli.kernelspec import install, list_kernelspecs, remove, show
+from wasi_kernel.cli.library import library_reference
 from wasi_kernel.cli.magics import magics_reference
 from wasi_kernel.cli.reference import policy_reference
 from wasi_kernel.cli.run import run
@@ -87,7 +88,7 @@ def prepare(
 
 for _command in (
     install, list_kernelspecs, show, remove, session, run, runtime_commands, doctor, completion,
-    policy_reference, magics_reference,
+    policy_reference, magics_reference, library_reference,
 ):  # fmt: skip
     command.add_command(_command)
 command.add_command(run, "python")
