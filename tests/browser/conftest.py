@@ -174,6 +174,7 @@ class Notebook:
         self.panel = page.locator(".jp-NotebookPanel")
         self.toolbar = self.panel.locator(".jp-NotebookPanel-toolbar")
         self.status = page.locator("#jp-main-statusbar")
+        self.indicator = self.toolbar.locator(".jp-Notebook-ExecutionIndicator")
 
     def open(self, server: Server, path: str, *cells: str, kernel: str = "python-wasi") -> None:
         """Writes a notebook that has these code cells, and opens it."""
@@ -233,6 +234,20 @@ class Notebook:
         output = self.start(index)
         expect(self.prompt(index)).to_have_text(NUMBERED)
         return output
+
+
+class Notebook7(Notebook):
+    """The same in Notebook 7, which the same server has: a page of its own, and no status bar."""
+
+    def go_to(self, path: str) -> None:
+        """Opens a notebook of the server's folder, and waits until it can be used."""
+        self.page.goto(f"/notebooks/{path}")
+        self.wait_until_usable()
+
+    def wait_until_usable(self) -> None:
+        """Waits for the kernel."""
+        expect(self.toolbar.locator(".jp-KernelName")).to_contain_text("Python (WASI)")
+        expect(self.indicator).to_have_attribute("data-status", "idle")
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +317,12 @@ def page(server: Server, browser: BrowserContext) -> Iterator[Page]:
 def notebook_in() -> type[Notebook]:
     """What makes a `Notebook` of a page, for modules that have pages of their own."""
     return Notebook
+
+
+@pytest.fixture(scope="session")
+def front_ends() -> dict[str, type[Notebook]]:
+    """What makes a `Notebook` of a page, by front end."""
+    return {"JupyterLab": Notebook, "Notebook 7": Notebook7}
 
 
 @pytest.fixture
