@@ -150,7 +150,9 @@ class Api:
     async def channels(self, kernel: str) -> Channels:
         """A connection to it."""
         address = f"{self.url.replace('http', 'ws')}/api/kernels/{kernel}/channels"
-        request = HTTPRequest(address, headers=self._headers)
+        request = HTTPRequest(
+            address, headers=self._headers, connect_timeout=STEP_S, request_timeout=STEP_S
+        )
         channels = Channels(await websocket_connect(request, max_message_size=1 << 28))
         self._opened.append(channels)
         return channels
