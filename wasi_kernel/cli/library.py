@@ -45,7 +45,7 @@ def page() -> str:
 
 
 def _of_class(one: type) -> Iterator[str]:
-    yield f"## {one.__name__}\n\n```python\n{_signature(one.__name__, one)}\n```\n\n{_text(one)}"
+    yield f"## {one.__name__}\n\n```text\n{_signature(one.__name__, one)}\n```\n\n{_text(one)}"
     for name, member in vars(one).items():
         if name.startswith("_"):
             continue
@@ -54,7 +54,7 @@ def _of_class(one: type) -> Iterator[str]:
         elif isinstance(member, classmethod) or inspect.isfunction(member):
             bound = getattr(one, name)
             shown = _signature(f"{one.__name__}.{name}", bound)
-            yield f"### {one.__name__}.{name}\n\n```python\n{shown}\n```\n\n{_text(bound)}"
+            yield f"### {one.__name__}.{name}\n\n```text\n{shown}\n```\n\n{_text(bound)}"
 
 
 def _signature(name: str, one: object) -> str:
