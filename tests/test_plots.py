@@ -87,3 +87,26 @@ def test_the_module_is_as_it_would_be(boxes: Callable[..., Sandbox]):
         "len(inspect.getsource(r)) > 1000"
     )
     assert box.run(code).text == "('SourceFileLoader', True, True)"
+
+
+RETURNS = {
+    "a death": ("import os; os._exit(1)",),
+    "undo": ("x = 1", "%undo"),
+    "redo": ("plt.plot([3]); plt.title('new $x^3$'); plt.show()", "%undo", "%redo"),
+}
+
+
+@pytest.mark.parametrize("cells", RETURNS.values(), ids=RETURNS)
+def test_plots_after_a_return_are_as_before(cells: tuple[str, ...]):
+    """matplotlib keeps its fonts open, and no file stays open over a return."""
+    plot = "plt.plot([1]); plt.title('new $x^2$ \\N{GREEK CAPITAL LETTER OMEGA}'); plt.show()"
+    with Sandbox() as box:
+        box.run("import matplotlib.pyplot as plt")
+        first = box.run(plot)
+        for cell in cells:
+            assert ".ttf" not in str(box.run(cell))
+        second = box.run(plot)
+        assert second.stderr == ""
+        pictures = [[o["data"].get("image/png") for o in r.outputs] for r in (first, second)]
+        assert pictures[0] == pictures[1]
+        assert pictures[0][0]

@@ -271,11 +271,15 @@ def pad_history(shell: ZMQInteractiveShell, count: int) -> None:
         entries.extend([""] * (count - len(entries)))
 
 
+FONTS = "/matplotlib/mpl-data/fonts/"
+
+
 def close_files(fds: list[int]) -> list[str]:
     """Closes the files that were open on these fds in the state that was restored; their names.
 
     The host has put an empty folder on each fd. Python's own files are closed, which frees the fd;
     one that C code holds (SQLite's) keeps it, so that it fails instead of meeting another file.
+    Fonts are not named: matplotlib opens them anew.
     """
     left, names = set(fds), []
     for each in gc.get_objects():
@@ -286,10 +290,23 @@ def close_files(fds: list[int]) -> list[str]:
                 continue
             if fd in left:
                 left.discard(fd)
-                names.append(str(getattr(each, "name", fd)))
+                name = str(getattr(each, "name", fd))
+                names += [name] if FONTS not in name else []
                 try:
                     each.close()
                 except OSError:
                     continue
     names += [f"fd {fd}" for fd in sorted(left)[:UNTRACKED_NAMES]]
+    _forget_fonts()
     return names
+
+
+def _forget_fonts() -> None:
+    """Has matplotlib open its fonts anew, which it keeps open (its font_manager.get_font)."""
+    fonts = sys.modules.get("matplotlib.font_manager")
+    mathtext = sys.modules.get("matplotlib.mathtext")
+    parser = getattr(mathtext, "MathTextParser", None)
+    for cached in (getattr(fonts, "_get_font", None), getattr(parser, "_parse_cached", None)):
+        clear = getattr(cached, "cache_clear", None)
+        if clear is not None:
+            clear()
