@@ -16,8 +16,8 @@ import struct
 import sys
 import zlib
 from array import array
+from itertools import chain, groupby
 from itertools import count as counter
-from itertools import groupby
 from operator import eq, sub
 from typing import Any, NamedTuple
 
@@ -183,11 +183,13 @@ class Table:
         """Takes the state of its parent to that of `found`."""
         table = self._places
         table.extend(array("Q", bytes(8 * max(0, found.pages - len(table)))))
-        before = []
-        for run in found.runs:
-            end = run.page + run.count
-            before.append(table[run.page : end])
-            table[run.page : end] = array("Q", range(run.place, run.place + run.count))
+        before, at = [], 0
+        ranges = (range(place, place + n) for _, n, place, _ in found.runs)
+        places = array("Q", chain.from_iterable(ranges))
+        for page, n, _, _ in found.runs:
+            before.append(table[page : page + n])
+            table[page : page + n] = places[at : at + n]
+            at += n
         self._before[found.id] = before
 
     def revert(self, found: Checkpoint, parent_pages: int) -> None:

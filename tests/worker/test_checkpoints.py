@@ -379,7 +379,7 @@ def test_what_a_page_has_after_a_commit_that_failed(make: Callable, before: str,
     if before != "new":
         session.probe.call("fill", at, 1, 50)
         session.commit()
-    for _ in range(dirty.COOL + 2 if before == "cold" else 0):
+    for _ in range(2 * dirty.COOL if before == "cold" else 0):
         session.commit()
     was = session.memory.read(at, 50)
     session.probe.call("fill", at, 2, 50)

@@ -364,8 +364,8 @@ def test_a_page_that_was_written_is_left_as_it_is_and_cools_down(mapped: Watched
     mapped.write(7, 30)
     mapped.commit()
     assert mapped.anonymous() == {7, 30}
-    for k in range(dirty.COOL):
-        assert mapped.anonymous() == {7, 30}
+    for k in range(2 * dirty.COOL):
+        assert k >= dirty.COOL or mapped.anonymous() == {7, 30}
         mapped.write(7, value=2 + k)
         assert mapped.commit() == {7}
     assert mapped.anonymous() == {7}
@@ -379,7 +379,7 @@ def test_a_page_that_cooled_down_in_grown_memory_is_mapped_from_the_log(mapped: 
     page = IMAGE_PAGES + STEP + 2
     mapped.grow(3 * STEP)
     mapped.write(page, value=8)
-    for _ in range(dirty.COOL + 2):
+    for _ in range(2 * dirty.COOL):
         mapped.commit()
     assert page not in mapped.anonymous()
     assert mapped.all()[page * PAGE + 1000] == 8
@@ -388,14 +388,31 @@ def test_a_page_that_cooled_down_in_grown_memory_is_mapped_from_the_log(mapped: 
     assert page in mapped.commit()
 
 
-def test_a_page_that_is_written_with_what_it_has_cools_down_as_well(mapped: Watched):
-    """And costs a page in the log again each time that it has."""
-    counts = []
-    for _ in range(4 * dirty.COOL):
+def test_a_page_that_is_written_with_what_it_has_is_written_to_the_log_once(mapped: Watched):
+    """It is mapped again when it seems to have cooled down, in vain, and more and more rarely."""
+    counts, cooled = [], []
+    for k in range(16 * dirty.COOL):
         mapped.write(7, value=1)
         counts.append(len(mapped.commit()))
+        if not mapped.anonymous():
+            cooled.append(k)
     assert counts[0] == 1
-    assert sum(counts) <= 4
+    assert sum(counts) == 1
+    assert len(cooled) == 2
+    mapped.write(7, value=2)
+    assert mapped.commit() == {7}
+
+
+def test_a_page_that_stays_cold_is_watched_no_longer(mapped: Watched):
+    """What the log has of it is not kept in memory, and is compared with nothing."""
+    mapped.write(7, 30)
+    mapped.commit()
+    for _ in range(2 * dirty.COOL + 1):
+        mapped.write(7, value=1)
+        mapped.commit()
+    assert mapped.anonymous() == {7}
+    mapped.write(30, value=1)  # the same, but nobody knows any more
+    assert mapped.changed() == {30}
 
 
 def test_no_more_pages_are_watched_than_the_limit(mapped: Watched, monkeypatch: Any):
@@ -437,6 +454,10 @@ def test_pages_of_a_long_run_that_are_written_again_and_again_are_watched(
     assert mapped.changed() == set()
     mapped.write(7, 8, value=3)
     assert mapped.commit() == {7, 8}
+
+
+def test_of_long_runs_no_more_pages_are_watched_than_the_limit(mapped: Watched, monkeypatch: Any):
+    monkeypatch.setattr(dirty, "BULK", 4)
     monkeypatch.setattr(dirty, "HOT_PAGES", 8)
     for k in range(4):
         mapped.fill(0, IMAGE_PAGES, 4 + k)

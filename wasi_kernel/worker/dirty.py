@@ -12,7 +12,6 @@ import contextlib
 import functools
 import mmap
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +19,7 @@ from wasi_kernel.records import PAGE
 from wasi_kernel.worker import images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from wasi_kernel.pagelog import PageLog
@@ -34,21 +33,20 @@ GAP = 3
 """So many clean pages between two dirty ones are written with them: a longer run costs less than
 two mappings."""
 
-HOT_PAGES = 4096
-"""So many pages at most are watched by their content instead of being mapped anew."""
+HOT_PAGES = 2048
+"""So many pages at most are watched by their content (which takes as much memory again) instead of
+being mapped anew."""
 
 BULK = 16
 """Runs of more than so many pages are data, not the interpreter's own, and are mapped at once; a
 page of them that the next cell writes again is watched after all."""
 
 COOL = 8
-"""A page that so many checkpoints found unchanged is mapped again."""
+"""Each so many checkpoints, a page that so many found unchanged is mapped again."""
 
 _WRITTEN = bytes(b >> 5 in (0b100, 0b010) for b in range(256))
 """For the top byte of a pagemap entry: present or swapped (bits 63, 62), and not of a file (61)."""
 
-_MARKED = re.compile(rb"\x01+")
-_SPANS = re.compile(rb"\x01+(?:\x00{1,%d}\x01+)*" % GAP)
 _ZERO = bytes(images.CHUNK)
 
 
@@ -79,9 +77,21 @@ def _marks_of(fd: int, address: int, pages: int) -> bytes:
     return (data[7::8] if sys.byteorder == "little" else data[::8]).translate(_WRITTEN)
 
 
+def regions(marks: bytes | bytearray, start: int = 0, gap: int = 1) -> Iterator[tuple[int, int]]:
+    """(start, end) of the marked pages (1, not 0) that are less than `gap` unmarked ones apart."""
+    between = bytes(gap)
+    at = marks.find(1, start)
+    while at >= 0:
+        end = marks.find(between, at)
+        if end < 0:
+            end = marks.rfind(1) + 1
+        yield at, end
+        at = marks.find(1, end)
+
+
 def spans(marks: bytes | bytearray) -> list[Span]:
     """The spans that cover the marked pages (1, not 0), and some between them."""
-    return [(m.start(), m.end() - m.start()) for m in _SPANS.finditer(marks)]
+    return [(start, end - start) for start, end in regions(marks, gap=GAP + 1)]
 
 
 class Tracker(Protocol):
@@ -108,7 +118,8 @@ class MappedPages:
 
     Mapping a page anew makes it clean, and the next write to it costs a fault. Pages that are
     written by nearly every cell (some hundred: the interpreter's own) are therefore left as they
-    are, and what they contain is compared, by a 64-bit hash with a key of this process.
+    are and watched: what the log has of them is kept here, and compared. Most of them are what
+    they were, for a reference was only taken and given back.
 
     Raises:
         OSError: On construction: /proc/self/pagemap cannot be used.
@@ -118,10 +129,7 @@ class MappedPages:
         if sys.platform != "linux" or mmap.PAGESIZE != PAGE:
             raise OSError("no page map of 4 KiB pages here")
         self._image_pages = image_bytes // PAGE
-        self._hot: dict[int, int] = {}  # {page: hash of its content in the log}
-        self._age: dict[int, int] = {}  # {hot page: how many checkpoints found it unchanged}
-        self._found: dict[int, int] = {}  # {hot page: hash of its content at rest now}
-        self._bulk = bytearray()  # marks the pages that were mapped as data at the last checkpoint
+        self.begin()
         self._pagemap = pagemap()
         probe = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         probe[0] = 1
@@ -134,15 +142,21 @@ class MappedPages:
 
     def begin(self) -> None:
         """Forgets what was known of another instance's memory."""
-        self._hot, self._age, self._found, self._bulk = {}, {}, {}, bytearray()
+        self._round = 0  # of `settle`
+        self._known: dict[int, bytes] = {}  # {watched page: what the log has}
+        self._since: dict[int, int] = {}  # {watched page: the round that it last changed in}
+        self._waits: dict[int, int] = {}  # {watched page mapped in vain: rounds to the next time}
+        self._bulk = bytearray()  # marks the pages that were mapped as data in the last round
+        self._found = bytearray()  # marks the pages that were written, at the last `changed`
+        self._now: dict[int, bytes] = {}  # {watched page that differs: what it is}
 
     def put(self, memory: LinearMemory, run: Run, fd: int, offset: int) -> None:
         """Maps the pages from the file."""
         images.map_file(memory, run.page * PAGE, run.count * PAGE, fd, offset)
 
     def changed(self, memory: LinearMemory, log: PageLog) -> bytearray:
-        """The anonymous pages, but for hot ones with the same content, and untouched zeros."""
-        marks, self._found = self._differing(memory, log, images.forget)
+        """The anonymous pages, but for watched ones that are the same, and untouched zeros."""
+        marks, self._found, self._now = self._differing(memory, log, images.forget)
         return marks
 
     def glance(self, memory: LinearMemory, log: PageLog) -> bytearray:
@@ -151,46 +165,77 @@ class MappedPages:
 
     def _differing(
         self, memory: LinearMemory, log: PageLog, forget: Callable[[LinearMemory, int, int], None]
-    ) -> tuple[bytearray, dict[int, int]]:
-        """(marks, the hashes of hot pages); `forget` gets what is zero again."""
+    ) -> tuple[bytearray, bytearray, dict[int, bytes]]:
+        """(marks, all that was written, the watched pages of it that differ).
+
+        `forget` gets what is zero again.
+        """
         pages = memory.size() // PAGE
-        marks = bytearray(self._written(memory.address(0, pages * PAGE), pages))
-        for m in list(_MARKED.finditer(marks, self._image_pages)):
-            self._leave_zeros(memory, log, marks, *m.span(), forget)
-        view, found = memory.view(), {}
-        for page, known in self._hot.items():
-            now = found[page] = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
-            if now == known:
-                marks[page] = 0
-        return marks, found
+        written = bytearray(self._written(memory.address(0, pages * PAGE), pages))
+        for start, end in list(regions(written, self._image_pages)):
+            self._leave_zeros(memory, log, written, start, end, forget)
+        marks, view, now = bytearray(written), memory.view(), {}
+        for page, known in self._known.items():
+            if marks[page]:
+                data = bytes(view[page * PAGE : page * PAGE + PAGE])
+                if data == known:
+                    marks[page] = 0
+                else:
+                    now[page] = data
+        return marks, written, now
 
     def settle(self, memory: LinearMemory, log: PageLog) -> None:
-        """Maps what has cooled down, and too much to be watched; remembers the rest."""
-        pages = memory.size() // PAGE
-        written = self._written(memory.address(0, pages * PAGE), pages)
-        view, hot, age, found = memory.view(), self._hot, self._age, self._found
-        self._hot, self._age, self._found = {}, {}, {}
-        cold, before = bytearray(pages), self._bulk.ljust(pages, b"\0")
-        self._bulk = bytearray(pages)
-        for m in _MARKED.finditer(written):
-            start, end = m.span()
-            bulk = end - start > BULK
-            for page in range(start, end):
-                known, now = hot.get(page), found.get(page)
-                if (bulk and known is None and not before[page]) or len(self._hot) >= HOT_PAGES:
-                    cold[page] = self._bulk[page] = 1
-                    continue
-                if now is None:
-                    now = hash(bytes(view[page * PAGE : (page + 1) * PAGE]))
-                old = age.get(page, 0) + 1 if known == now else 0
-                if old >= COOL:
-                    cold[page] = 1
-                else:
-                    self._hot[page], self._age[page] = now, old
+        """Maps what has cooled down, and too much to be watched; remembers the rest.
+
+        Follows `changed`, and memory is still what it was then.
+        """
+        self._round += 1
+        known, found = self._known, self._found
+        for page in [page for page in known if not found[page]]:  # mapped, and not written since
+            del known[page], self._since[page]
+            self._waits.pop(page, None)
+        known.update(self._now)
+        self._since.update(dict.fromkeys(self._now, self._round))
+        fresh = bytearray(found)
+        for page in known:
+            fresh[page] = 0
+        cold = bytearray(len(found))
+        self._watch(memory, fresh, cold)
+        if self._round % COOL == 0:
+            self._cool(cold)
         for start, count in spans(cold):
             for run in log.between(start, start + count):
-                with contextlib.suppress(OSError):  # stays as it is, and counts as changed
+                with contextlib.suppress(OSError):  # stays as it is, and is compared
                     self.put(memory, run, *log.fileno(run.place))
+
+    def _watch(self, memory: LinearMemory, fresh: bytearray, cold: bytearray) -> None:
+        """Watches the fresh pages from now on; those that are data, or too many, are cold."""
+        view, known = memory.view(), self._known
+        before, self._bulk = self._bulk.ljust(len(fresh), b"\0"), bytearray(len(fresh))
+        for start, end in regions(fresh):
+            bulk = end - start > BULK
+            if bulk and before.find(1, start, end) < 0:
+                cold[start:end] = self._bulk[start:end] = fresh[start:end]
+                continue
+            for page in range(start, end):
+                if (bulk and not before[page]) or len(known) >= HOT_PAGES:
+                    cold[page] = self._bulk[page] = 1
+                else:
+                    known[page] = bytes(view[page * PAGE : page * PAGE + PAGE])
+                    self._since[page] = self._round
+
+    def _cool(self, cold: bytearray) -> None:
+        """Marks the watched pages that have not changed for long.
+
+        They stay watched until the next round: those that are written again, with what they were,
+        were mapped in vain, and are left alone for longer.
+        """
+        for page, since in self._since.items():
+            wait = self._waits.get(page, COOL)
+            if self._round - since >= wait:
+                cold[page] = 1
+                self._waits[page] = wait * COOL
+                self._since[page] = self._round
 
     def _leave_zeros(
         self, memory: LinearMemory, log: PageLog, marks: bytearray, start: int, end: int,
