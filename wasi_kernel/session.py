@@ -276,11 +276,13 @@ class Session:
             current.watch = Watch(
                 self._settings.policy.limits, self._link.worker.cpu_s, self.interrupt, self.stop
             )
-            sending = self._spawn(self._send(data))
+            rest = self._link.send_some(data)
+            sending = self._spawn(self._send(rest)) if rest else None
             try:
                 reply = await future
             finally:
-                sending.cancel()
+                if sending is not None:
+                    sending.cancel()
                 self.questions.end_installing()
                 self._current = None
                 current.watch.cancel()

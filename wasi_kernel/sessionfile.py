@@ -20,9 +20,8 @@ import os
 import struct
 import time
 import zlib
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_kernel import installed, plainfiles
 from wasi_kernel.errors import SessionFileError
@@ -57,8 +56,7 @@ _MADE_OF = {
 TRAY_BYTES = 32  # of its head, see worker/door.py
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(NamedTuple):
     """The image that a session's states lie over.
 
     Attributes:
@@ -81,7 +79,7 @@ class Base:
     def store(self, folder: Path) -> None:
         """Writes it into a session's folder."""
         new = folder / f"{BASE}.new"
-        new.write_text(json.dumps(asdict(self)))
+        new.write_text(json.dumps(self._asdict()))
         new.replace(folder / BASE)
 
     @classmethod
@@ -125,8 +123,7 @@ class Base:
         return folder / IMAGE if self.own else Path(self.image)
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What a session file says of itself.
 
     Attributes:
@@ -145,7 +142,7 @@ class Manifest:
     saved_s: float
     kernel: str
     cells: list[list[Any]]
-    installed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    installed: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
 
 
 def save(folder: Path, path: Path, version: str) -> Manifest:
@@ -213,7 +210,7 @@ def _write(path: Path, manifest: Manifest, memory: Iterator[tuple[int, bytes]]) 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as f:
-            text = json.dumps(asdict(manifest)).encode()
+            text = json.dumps(manifest._asdict()).encode()
             head = MAGIC + _U32.pack(len(text)) + text
             digest, packer = hashlib.sha256(head), zlib.compressobj(LEVEL)
             f.write(head)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def _own_row() -> dict[str, Any]:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    return {**asdict(entry), "folder": str(entry.folder), "problem": entry.problem}
+    return {**entry._asdict(), "folder": str(entry.folder), "problem": entry.problem}
 
 
 _patience = click.option(
