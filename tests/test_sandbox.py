@@ -25,6 +25,21 @@ def test_a_value_its_forms_and_its_number(box):
     assert box.run("1").execution_count == r.execution_count + 2
 
 
+def test_nothing_of_what_the_image_was_made_with_is_left_in_a_session():
+    """Cells run before the image is made: no name, result, line, or number of them is there."""
+    look = "print(sorted(globals()), In[:-1], Out, [_, __, ___, _i, _ii, _iii])"
+    with Sandbox() as fresh:
+        first = fresh.run(look)
+        assert (first.ok, first.execution_count) == (True, 1)
+        assert first.stdout.endswith(" [''] {} ['', '', '', '', '', '']\n")
+        names = {"In", "Out", "exit", "get_ipython", "open", "quit"}
+        shown = set(re.findall(r"'(\w+)'", first.stdout.partition("]")[0]))
+        assert {name for name in shown if not name.startswith("_")} == names
+        assert {name for name in shown if re.fullmatch(r"_i?\d+", name)} == {"_i1"}
+        assert fresh.run("%history").stdout == f"{look}\n%history\n"
+        assert fresh.run("import builtins; hasattr(builtins, '_')").text == "False"
+
+
 def test_outputs_come_in_order_and_while_it_runs():
     seen: list[tuple[float, str]] = []
     both = threading.Event()

@@ -61,12 +61,18 @@ def _texts(types: object) -> tuple[str, ...]:
 _ALL = switchboard._texts
 
 
+def _forget() -> None:
+    """The next guest's wiring is made anew."""
+    switchboard.wiring.cache_clear()
+    switchboard._described.cache_clear()
+
+
 def _guest(parts: Parts, *, traced: bool) -> Guest:
     """A guest woken at the base image."""
-    switchboard.wiring.cache_clear()
+    _forget()
     with mock.patch.object(switchboard, "_texts", _ALL if traced else _texts):
         guest = parts.guest(Door(Nowhere(), output_bytes=1 << 20, message_bytes=1 << 20))
-    switchboard.wiring.cache_clear()
+    _forget()
     base = parts.base
     assert base is not None
     image, size = Path(base.image), base.bytes
@@ -84,12 +90,12 @@ def _guest(parts: Parts, *, traced: bool) -> Guest:
 
 def _wiring_ms(parts: Parts, cache: Cache, texts: object) -> float:
     """How long it takes to have all modules of the wiring, which are in the cache."""
-    switchboard.wiring.cache_clear()
+    _forget()
     with mock.patch.object(switchboard, "_texts", texts):
         begin = time.perf_counter()
         switchboard.wiring(parts.engine, cache, parts.module)
         took = time.perf_counter() - begin
-    switchboard.wiring.cache_clear()
+    _forget()
     return 1000 * took
 
 

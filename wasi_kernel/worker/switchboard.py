@@ -199,14 +199,21 @@ class Wiring(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def wiring(engine: Engine, cache: Cache, module: Module) -> Wiring:
     """The wiring of a module, made once in a process: a fresh instance is made at every undo."""
-    types = _wasi_types(module)
-    return Wiring(types, *(engines.small_module(engine, cache, text) for text in _texts(types)))
+    types, texts = _described(module)
+    return Wiring(types, *(engines.small_module(engine, cache, text) for text in texts))
 
 
 def is_wired(cache: Cache, module: Module) -> bool:
     """Is there machine code for the module's wiring, so that none has to be compiled?"""
-    texts = _texts(_wasi_types(module))
+    texts = _described(module)[1]
     return all(cache.load(engines.small_path(cache, text)) is not None for text in texts)
+
+
+@functools.cache
+def _described(module: Module) -> tuple[dict[str, FuncType], tuple[str, str, str, str]]:
+    """(its WASI imports, the texts of the modules that serve them)."""
+    types = _wasi_types(module)
+    return types, _texts(types)
 
 
 def _texts(types: dict[str, FuncType]) -> tuple[str, str, str, str]:
