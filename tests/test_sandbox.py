@@ -38,6 +38,7 @@ def test_nothing_of_what_the_image_was_made_with_is_left_in_a_session():
         assert {name for name in shown if re.fullmatch(r"_i?\d+", name)} == {"_i1"}
         assert fresh.run("%history").stdout == f"{look}\n%history\n"
         assert fresh.run("import builtins; hasattr(builtins, '_')").text == "False"
+        assert fresh.run("_").text == "False"
 
 
 def test_outputs_come_in_order_and_while_it_runs():

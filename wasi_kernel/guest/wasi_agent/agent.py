@@ -166,13 +166,15 @@ class Agent:
     def rehearse(self) -> None:
         """Runs some cells, of which no name, result or line stays."""
         shell = self.shell
-        count, names = shell.execution_count, dict(shell.user_ns)
+        count, spaces = shell.execution_count, (shell.user_ns, shell.user_ns_hidden)
+        before = [dict(names) for names in spaces]
         codes = REHEARSED + (REHEARSED_WITH_PANDAS if "pandas" in sys.modules else ())
         for code in codes * REHEARSALS:
             self.run(code, store_history=False, silent=code == "None")
         shell.displayhook.flush()
-        shell.user_ns.clear()
-        shell.user_ns.update(names)
+        for names, was in zip(spaces, before, strict=True):
+            names.clear()
+            names.update(was)
         shell.execution_count = count
 
     def begin_session(self, content: dict[str, Any]) -> None:
