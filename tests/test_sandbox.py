@@ -246,6 +246,14 @@ def test_completion_and_whole_cells(box: Sandbox):
     assert box.is_complete("for k in x:") == {"status": "incomplete", "indent": "    "}
 
 
+@pytest.mark.parametrize("switched", ["enable", "disable"])
+def test_completion_leaves_the_garbage_collector_as_it_was(box: Sandbox, switched: str):
+    box.run(f"import gc; gc.{switched}()")
+    assert "print" in [str(match) for match in box.complete("pri")["matches"]]
+    assert box.run("gc.isenabled()").text == str(switched == "enable")
+    box.run("gc.enable()")
+
+
 BREAK_JEDI = """
 import sys, wasi_agent.agent as module
 class Broken:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wasi_agent.shell import ZMQInteractiveShell
 
 EXPERIMENTAL = "_jupyter_types_experimental"
@@ -15,7 +19,7 @@ def complete(shell: ZMQInteractiveShell, content: dict[str, Any]) -> dict[str, A
     from IPython.core.completer import provisionalcompleter, rectify_completions
 
     code, position = content["code"], content["cursor_pos"]
-    with provisionalcompleter():
+    with provisionalcompleter(), _no_collection():
         found = list(rectify_completions(code, shell.Completer.completions(code, position)))
     typed = [
         {
@@ -34,6 +38,19 @@ def complete(shell: ZMQInteractiveShell, content: dict[str, Any]) -> dict[str, A
         "cursor_end": found[0].end if found else position,
         "metadata": {EXPERIMENTAL: typed},
     }
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leaves jedi's garbage for later: a twentieth of the time of a completion."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def inspect(shell: ZMQInteractiveShell, content: dict[str, Any]) -> dict[str, Any]:
