@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nbformat
 import pytest
+import uv
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Error, expect, sync_playwright
 
@@ -85,12 +87,16 @@ class Server:
         requests: What it was asked for, oldest first.
     """
 
-    def __init__(self, home: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, home: Path, settings: dict[str, Any], extensions: tuple[str, ...] = ()
+    ) -> None:
         self.folder, self.token = home / "notebooks", secrets.token_hex(16)
         self.folder.mkdir()
         self.requests: list[Request] = []
         self._kernels = home / "data" / "kernels"
         self._log: list[str] = []
+        if extensions:
+            self._add_extensions(home, extensions)
         self._started = threading.Event()
         self.url = ""
         self._process = subprocess.Popen(
@@ -131,6 +137,19 @@ class Server:
             "JUPYTER_PLATFORM_DIRS": "1",
             "PYTHONUNBUFFERED": "1",
         }
+
+    @staticmethod
+    def _add_extensions(home: Path, requirements: tuple[str, ...]) -> None:
+        """Puts what these packages bring for JupyterLab where this user's own is looked for."""
+        target = home / "packages"
+        subprocess.run(
+            [
+                uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps",
+                "--python", sys.executable, "--target", target, *requirements,
+            ],
+            check=True,
+        )  # fmt: skip
+        shutil.copytree(target / "share/jupyter/labextensions", home / "data/labextensions")
 
     def add_kernel(self, name: str, *options: str) -> None:
         """Offers a kernel like ours that is started with further options."""
@@ -257,13 +276,20 @@ def lab_settings() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def lab_extensions() -> tuple[str, ...]:
+    """Packages with extensions of JupyterLab. A module may have its own."""
+    return ()
+
+
+@pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, lab_settings: dict[str, Any]
-) -> Iterator[Server]:
+    tmp_path_factory: pytest.TempPathFactory, lab_settings: dict[str, Any],
+    lab_extensions: tuple[str, ...],
+) -> Iterator[Server]:  # fmt: skip
     """JupyterLab, on a free port."""
     with Sandbox():  # what takes 40 s the first time is not what these tests wait for
         pass
-    server = Server(tmp_path_factory.mktemp("jupyterlab"), lab_settings)
+    server = Server(tmp_path_factory.mktemp("jupyterlab"), lab_settings, lab_extensions)
     yield server
     server.close()
 

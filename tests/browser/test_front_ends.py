@@ -194,3 +194,21 @@ def test_restart_and_run_all_begins_anew_and_stops_at_the_error(notebook, page):
     notebook.wait_until_usable()
     expect(run(notebook, "count")).to_have_text("('wasi', 1)")
     expect(notebook.prompt(0)).to_have_text("[1]:")
+
+
+def test_a_new_notebook_is_made_in_the_list_of_notebook_7(server, browser, front_ends, page):
+    page = browser.new_page()
+    page.goto("/tree")
+    page.locator('.jp-FileBrowser-toolbar [data-jp-item-name="new-dropdown"]').click()
+    with page.expect_popup() as opened:
+        page.get_by_role("menuitem", name="Python (WASI)").click()
+    made = front_ends["Notebook 7"](opened.value)
+    made.wait_until_usable()
+    made.edit(0)
+    made.page.keyboard.insert_text("import sys; sys.platform")
+    expect(made.run(0)).to_have_text("'wasi'")
+    logo = made.page.locator(".jp-NotebookKernelLogo img")
+    expect(logo).to_have_attribute("src", re.compile(r"/python-wasi/logo"))
+    assert logo.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    made.page.close()
+    page.close()

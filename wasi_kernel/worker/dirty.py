@@ -33,16 +33,13 @@ GAP = 3
 """So many clean pages between two dirty ones are written with them: a longer run costs less than
 two mappings."""
 
-HOT_PAGES = 2048
+HOT_PAGES = 4096
 """So many pages at most are watched by their content (which takes as much memory again) instead of
 being mapped anew."""
 
-BULK = 16
-"""Runs of more than so many pages are data, not the interpreter's own, and are mapped at once; a
-page of them that the next cell writes again is watched after all."""
-
 COOL = 8
-"""Each so many checkpoints, a page that so many found unchanged is mapped again."""
+"""Each so many checkpoints, a page that so many found unchanged is mapped again, and it is
+forgotten which ones were."""
 
 _WRITTEN = bytes(b >> 5 in (0b100, 0b010) for b in range(256))
 """For the top byte of a pagemap entry: present or swapped (bits 63, 62), and not of a file (61)."""
@@ -117,9 +114,9 @@ class MappedPages:
     """Linux: the kernel knows which pages of a private mapping were written.
 
     Mapping a page anew makes it clean, and the next write to it costs a fault. Pages that are
-    written by nearly every cell (some hundred: the interpreter's own) are therefore left as they
-    are and watched: what the log has of them is kept here, and compared. Most of them are what
-    they were, for a reference was only taken and given back.
+    written again and again (some hundred by nearly every cell: the interpreter's own) are therefore
+    left as they are and watched: what the log has of them is kept here, and compared. Most of them
+    are what they were, for a reference was only taken and given back.
 
     Raises:
         OSError: On construction: /proc/self/pagemap cannot be used.
@@ -146,7 +143,7 @@ class MappedPages:
         self._known: dict[int, bytes] = {}  # {watched page: what the log has}
         self._since: dict[int, int] = {}  # {watched page: the round that it last changed in}
         self._waits: dict[int, int] = {}  # {watched page mapped in vain: rounds to the next time}
-        self._bulk = bytearray()  # marks the pages that were mapped as data in the last round
+        self._mapped = bytearray()  # marks the pages that were mapped in the last rounds
         self._found = bytearray()  # marks the pages that were written, at the last `changed`
         self._now: dict[int, bytes] = {}  # {watched page that differs: what it is}
 
@@ -199,30 +196,28 @@ class MappedPages:
         fresh = bytearray(found)
         for page in known:
             fresh[page] = 0
-        cold = bytearray(len(found))
-        self._watch(memory, fresh, cold)
+        cold = self._watch(memory, fresh)
         if self._round % COOL == 0:
+            self._mapped = bytearray(len(found))
             self._cool(cold)
         for start, count in spans(cold):
             for run in log.between(start, start + count):
                 with contextlib.suppress(OSError):  # stays as it is, and is compared
                     self.put(memory, run, *log.fileno(run.place))
 
-    def _watch(self, memory: LinearMemory, fresh: bytearray, cold: bytearray) -> None:
-        """Watches the fresh pages from now on; those that are data, or too many, are cold."""
-        view, known = memory.view(), self._known
-        before, self._bulk = self._bulk.ljust(len(fresh), b"\0"), bytearray(len(fresh))
+    def _watch(self, memory: LinearMemory, fresh: bytearray) -> bytearray:
+        """Watches from now on the fresh pages that were mapped not long ago; marks the others."""
+        view, known, cold = memory.view(), self._known, bytearray(fresh)
+        mapped = self._mapped = self._mapped.ljust(len(fresh), b"\0")
         for start, end in regions(fresh):
-            bulk = end - start > BULK
-            if bulk and before.find(1, start, end) < 0:
-                cold[start:end] = self._bulk[start:end] = fresh[start:end]
-                continue
-            for page in range(start, end):
-                if (bulk and not before[page]) or len(known) >= HOT_PAGES:
-                    cold[page] = self._bulk[page] = 1
-                else:
+            page = mapped.find(1, start, end)
+            while page >= 0 and len(known) < HOT_PAGES:
+                if fresh[page]:
                     known[page] = bytes(view[page * PAGE : page * PAGE + PAGE])
-                    self._since[page] = self._round
+                    self._since[page], cold[page] = self._round, 0
+                page = mapped.find(1, page + 1, end)
+            mapped[start:end] = fresh[start:end]
+        return cold
 
     def _cool(self, cold: bytearray) -> None:
         """Marks the watched pages that have not changed for long.
