@@ -54,6 +54,9 @@ KEPT_S = 10.0
 VERSION_S = 0.3
 """How long kernel_info waits for a sandbox that is starting."""
 
+NOTED_S = 0.02
+"""So long after a cell has begun or ended, the history is written."""
+
 PATIENCE_S = 3.0
 """How long completion and the like wait for a sandbox that is starting."""
 
@@ -86,6 +89,7 @@ class WasiKernel(Kernel):
         self._told = ""  # the last problem with checkpoints that the user was told of
         self._arrived = self._abort_until = 0
         self._tasks: set[asyncio.Future[None]] = set()
+        self._notes: list[Callable[[], None]] = []
         self._sandbox: Session | None = None
         self._forks = ForkedKernels(self._settings.options)
 
@@ -191,10 +195,16 @@ class WasiKernel(Kernel):
     def _end_abort(self) -> None:
         self._abort_until = self._arrived
 
-    @staticmethod
-    def _soon(function: Callable[..., None], *args: Any) -> None:
-        """Calls it, in order, when the event loop is next free: not on a cell's way."""
-        asyncio.get_running_loop().call_soon(function, *args)
+    def _note(self, note: Callable[[], None]) -> None:
+        """Has something of the history written in a moment: not on the way of a cell."""
+        if not self._notes:
+            asyncio.get_running_loop().call_later(NOTED_S, self._write_notes)
+        self._notes.append(note)
+
+    def _write_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        for note in notes:
+            note()
 
     def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -220,7 +230,7 @@ class WasiKernel(Kernel):
         store_history = bool(store_history) and not silent
         if store_history:
             self._count += 1
-            self._soon(lambda: self._history.add(count, code))
+            self._note(lambda: self._history.add(count, code))
         content = {
             "code": code, "silent": silent, "store_history": store_history,
             "user_expressions": user_expressions or {}, "allow_stdin": allow_stdin,
@@ -246,7 +256,8 @@ class WasiKernel(Kernel):
             reply = self._frontend.execute_reply(frame.content, count)
             self._publisher.tell_notes(parent)
             if store_history and isinstance(frame.content.get("ran"), str):
-                self._soon(self._history.add_run, count, frame.content["ran"])
+                ran = frame.content["ran"]
+                self._note(lambda: self._history.add_run(count, ran))
             self._greet(parent)
             if self.sandbox.fork_wanted is not None:
                 await self._fork(self.sandbox.fork_wanted, parent)
@@ -272,7 +283,7 @@ class WasiKernel(Kernel):
             if frame.type == "execute_result" and store_history:
                 plain = self._frontend.plain_text(frame.content)
                 if plain is not None:
-                    self._soon(self._history.add_output, count, plain)
+                    self._note(lambda: self._history.add_output(count, plain))
             if not (silent and frame.type in ("execute_result", "error")):
                 self._publish(frame, count, parent)
 
@@ -410,6 +421,7 @@ class WasiKernel(Kernel):
         unique: bool = False,
     ) -> dict[str, Any]:
         """What was run before: `raw` as it was typed, else as it was run."""
+        self._write_notes()
         history = self._history
         if hist_access_type == "tail":
             rows = history.tail(n, output=output, raw=raw)
@@ -497,6 +509,7 @@ class WasiKernel(Kernel):
                     await asyncio.wait_for(self._sandbox.kept(), KEPT_S)
             await self._sandbox.close(restart=restart)
         self._forks.end()
+        self._write_notes()
         if "_history" in vars(self):
             self._history.close()
 

@@ -16,9 +16,9 @@ from wasi_kernel.worker import usage
 
 WASI = "wasi_snapshot_preview1"
 LEDGER_BYTES = 1 << 16
-"""The ledger has a byte for each fd below this: 1 if the guest has opened it, or GONE."""
+"""The ledger has a byte for each fd below this: OPENED if the guest has opened it, or GONE."""
 
-GONE = 2
+OPENED, GONE = 1, 2
 
 ROWS, ROW_BYTES = LEDGER_BYTES, 24
 """From here on the same memory has a row for each of these fds, and one more for all others: what

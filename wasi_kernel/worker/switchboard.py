@@ -20,18 +20,17 @@ there is one.
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasmtime import FuncType, Linker, Store, ValType
 
 from wasi_kernel.worker import counting, natives
 from wasi_kernel.worker import engine as engines
-from wasi_kernel.worker.counting import COUNTING, FILES, GONE, LEDGER_BYTES, USAGE, WASI
+from wasi_kernel.worker.counting import COUNTING, FILES, GONE, LEDGER_BYTES, OPENED, USAGE, WASI
 from wasi_kernel.worker.memory import LinearMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wasmtime import Engine, Func, Instance, Module
 
@@ -352,8 +351,8 @@ class Switchboard:
         """The fds that the guest has open, without its preopened folders; those marked as gone."""
         ledger: Any = self._routes["ledger"]
         data = bytes(ledger.get_buffer_ptr(self._store, LEDGER_BYTES))
-        found = [m.start() for m in re.finditer(b"[\x01\x02]", data)]
-        return found, [fd for fd in found if data[fd] == GONE]
+        gone = list(_places(data, GONE))
+        return sorted([*_places(data, OPENED), *gone]), gone
 
     @property
     def open_count(self) -> int:
@@ -369,6 +368,14 @@ class Switchboard:
         ledger: Any = self._routes["ledger"]
         for fd in fds:
             ledger.write(self._store, bytes([GONE]), fd)
+
+
+def _places(data: bytes, value: int) -> Iterator[int]:
+    """Where that byte stands in the data."""
+    at = data.find(value)
+    while at >= 0:
+        yield at
+        at = data.find(value, at + 1)
 
 
 def _tell(name: str, observer: Observer, *args: int) -> None:
