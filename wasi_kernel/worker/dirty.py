@@ -202,7 +202,7 @@ class MappedPages:
             self._cool(cold)
         for start, count in spans(cold):
             for run in log.between(start, start + count):
-                with contextlib.suppress(OSError):  # stays as it is, and is compared
+                with contextlib.suppress(OSError):  # stays as it is, and counts as written
                     self.put(memory, run, *log.fileno(run.place))
 
     def _watch(self, memory: LinearMemory, fresh: bytearray) -> bytearray:
