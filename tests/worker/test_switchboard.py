@@ -5,6 +5,8 @@ Some tests put a small module in the place of wasmtime's own WASI, so that a fau
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +191,21 @@ def test_calls_that_the_guest_does_not_import_are_not_needed(board: Callable):
 
 
 # -- texts ---------------------------------------------------------------------------------------
+
+
+def test_modules_that_are_gone_are_not_held(engine: Engine, cache: Cache):
+    """Each has its file open for as long as anybody knows it."""
+    text = '(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))))'
+    engines.small_module(engine, cache, text)
+    known = []
+    for _ in range(20):
+        module = engines.load(engine, cache, engines.small_path(cache, text))
+        assert module is not None
+        switchboard.is_wired(cache, module)
+        known.append(weakref.ref(module))
+        del module
+    gc.collect()
+    assert sum(one() is not None for one in known) <= 4
 
 
 def test_signatures(engine: Engine):

@@ -208,7 +208,7 @@ def is_wired(cache: Cache, module: Module) -> bool:
     return all(cache.load(engines.small_path(cache, text)) is not None for text in texts)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _described(module: Module) -> tuple[dict[str, FuncType], tuple[str, str, str, str]]:
     """(its WASI imports, the texts of the modules that serve them)."""
     types = _wasi_types(module)
