@@ -41,6 +41,56 @@ def test_nothing_of_what_the_image_was_made_with_is_left_in_a_session():
         assert fresh.run("_").text == "False"
 
 
+KEPT = """
+import sys
+shell = get_ipython()
+kept = shell.history_manager
+[dict(kept.output_hist_reprs), dict(kept.outputs), dict(kept.exceptions),
+ shell.last_execution_result, shell.last_shown, shell.displayhook.formatting,
+ [name for name in dir(sys) if name.startswith("last_")]]
+"""
+
+
+def test_nothing_is_kept_of_what_was_shown_while_the_image_was_made():
+    with Sandbox() as fresh:
+        assert fresh.run(KEPT).text == "[{}, {}, {}, None, None, False, []]"
+
+
+BROKEN_PANDAS = """
+import sys, types
+agent = sys.modules["wasi_agent.agent"]._agent[0]
+for name in [name for name in sys.modules if name.partition(".")[0] == "pandas"]:
+    del sys.modules[name]
+pandas = sys.modules["pandas"] = types.ModuleType("pandas")
+class DataFrame:
+    def __init__(self, data):
+        if how == "made":
+            raise RuntimeError("this pandas is broken")
+    def _repr_html_(self):
+        raise KeyboardInterrupt
+pandas.DataFrame = DataFrame
+how = {!r}
+def rest():
+    del agent.rest
+    agent.rehearse()
+    agent.rest()
+agent.rest = rest
+"""
+
+
+@pytest.mark.parametrize("how", ["made", "shown"])
+def test_a_package_that_breaks_a_rehearsal_leaves_nothing_behind(how: str):
+    """As it would while an image is made: here the agent rehearses after a cell."""
+    with Sandbox() as box:
+        assert box.run(BROKEN_PANDAS.format(how)).ok
+        looked = box.run(KEPT).text
+        assert looked is not None
+        assert looked.endswith("None, None, False, []]")
+        r = box.run("try:\n    1 / 0\nexcept Exception:\n    get_ipython().showtraceback()")
+        assert r.status == "ok"
+        assert box.run("how").text == repr(how)
+
+
 def test_outputs_come_in_order_and_while_it_runs():
     seen: list[tuple[float, str]] = []
     both = threading.Event()
@@ -252,6 +302,25 @@ def test_completion_leaves_the_garbage_collector_as_it_was(box: Sandbox, switche
     assert "print" in [str(match) for match in box.complete("pri")["matches"]]
     assert box.run("gc.isenabled()").text == str(switched == "enable")
     box.run("gc.enable()")
+
+
+INTERRUPTED = """
+import gc, types
+from wasi_agent import lookups
+def disable():
+    gc.disable()
+    raise KeyboardInterrupt
+lookups.gc = types.SimpleNamespace(isenabled=gc.isenabled, enable=gc.enable, disable=disable)
+try:
+    lookups.complete(get_ipython(), {"code": "pri", "cursor_pos": 3})
+except KeyboardInterrupt:
+    print("interrupted", gc.isenabled())
+lookups.gc = gc
+"""
+
+
+def test_an_interrupt_of_a_completion_leaves_the_garbage_collector_on(box: Sandbox):
+    assert box.run(INTERRUPTED).stdout == "interrupted True\n"
 
 
 BREAK_JEDI = """

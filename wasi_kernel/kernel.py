@@ -204,7 +204,10 @@ class WasiKernel(Kernel):
     def _write_notes(self) -> None:
         notes, self._notes = self._notes, []
         for note in notes:
-            note()
+            try:
+                note()
+            except Exception:  # of one; the others are written
+                self.log.exception("a note of the history was not written")
 
     def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)

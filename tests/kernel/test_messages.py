@@ -314,6 +314,19 @@ def test_debugging_is_refused(kernel):
     assert answer.content["message"]
 
 
+def test_code_that_is_no_text_costs_itself_only(start_kernel):
+    """Nobody's front end sends that; the history of the others is written all the same."""
+    kernel = start_kernel()
+    kernel.run("a = 1")
+    odd, after = kernel.execute(5, stop_on_error=False), kernel.execute("'after'")
+    assert kernel.answer(odd).content["status"] == "error"
+    assert kernel.answer(after).content["status"] == "ok"
+    said = kernel.ask(
+        "history_request", {"hist_access_type": "tail", "n": 2, "output": True, "raw": True}
+    )
+    assert [row[2] for row in said["history"]] == [["a = 1", None], ["'after'", "'after'"]]
+
+
 def test_unknown_request_is_passed_over(kernel):
     msg_id = kernel.send("no_such_request")
     kernel.published(msg_id)

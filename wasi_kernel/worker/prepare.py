@@ -396,6 +396,7 @@ class Preparation:
         try:
             boot = {
                 "phase": "image", "preload": list(self._policy.preload), "calibrate": True,
+                "rehearse": True,
                 "path": [] if self._packages is None else [PACKAGES],
             }  # fmt: skip
             guest.door.begin(Frame("boot_request", boot, 1))

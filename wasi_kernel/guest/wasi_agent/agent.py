@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from wasi_agent.timetravel import TimeMagics
 
 LOOP_MODULES = ("asyncio.base_events", "asyncio.events", "wasi_agent.aio")
-REHEARSED = ("None", "await __import__('asyncio').sleep(0)", "1", "import os; print(os.name)")
+WARM_CELLS = ("None", "await __import__('asyncio').sleep(0)")
+
+REHEARSED = ("1", "import os; print(os.name)")
 REHEARSED_WITH_PANDAS = ("__import__('pandas').DataFrame({'number': [1, 2], 'text': ['a', 'b']})",)
 """Cells that run before the image is made: CPython specializes the code that every cell comes
 through, and what libraries make at their first use is there (a first cell takes 6 ms instead of 10,
@@ -137,8 +139,11 @@ class Agent:
         except Exception:  # noqa: BLE001 - whatever a library with parts missing raises
             self.shell.Completer.use_jedi = False
 
-    def warm_up(self) -> None:
-        """Does once, for the image, what is slow the first time; leaves no trace in the session."""
+    def warm_up(self, *, rehearse: bool) -> None:
+        """Does once, for the image, what is slow the first time; leaves no trace in the session.
+
+        With `rehearse`, what is shown meanwhile must reach nobody.
+        """
         from wasi_agent import lookups, packing
 
         self.choose_completer()
@@ -146,7 +151,12 @@ class Agent:
             lookups.complete(self.shell, {"code": code, "cursor_pos": len(code)})
         lookups.inspect(self.shell, {"code": "print", "cursor_pos": 5, "detail_level": 0})
         self.shell.input_transformer_manager.check_complete("for x in y:")
-        self.rehearse()
+        count = self.shell.execution_count
+        for code in WARM_CELLS * REHEARSALS:
+            self.run(code, store_history=False, silent=True)
+        if rehearse:
+            self.rehearse()
+        self.shell.execution_count = count
         try:
             compile("1 +", "<warm-up>", "exec")
         except SyntaxError as e:
@@ -166,16 +176,17 @@ class Agent:
     def rehearse(self) -> None:
         """Runs some cells, of which no name, result or line stays."""
         shell = self.shell
-        count, spaces = shell.execution_count, (shell.user_ns, shell.user_ns_hidden)
+        spaces = (shell.user_ns, shell.user_ns_hidden, vars(sys))
         before = [dict(names) for names in spaces]
         codes = REHEARSED + (REHEARSED_WITH_PANDAS if "pandas" in sys.modules else ())
         for code in codes * REHEARSALS:
-            self.run(code, store_history=False, silent=code == "None")
+            self.run(code, store_history=False, silent=False)
         shell.displayhook.flush()
+        shell.forget()
         for names, was in zip(spaces, before, strict=True):
-            names.clear()
+            for name in set(names) - set(was):
+                del names[name]
             names.update(was)
-        shell.execution_count = count
 
     def begin_session(self, content: dict[str, Any]) -> None:
         """Makes an imaged guest this session's own: environment, folder, randomness, facts."""
@@ -456,7 +467,7 @@ def _boot(frame: Frame) -> None:
         _agent.append(agent)
         sys.path += content.get("path", [])
         agent.preload(content["preload"])
-        agent.warm_up()
+        agent.warm_up(rehearse=bool(content.get("rehearse")))
     elif content["phase"] == "spin":
         reply["interrupted"] = spin(_agent[0])
     elif content["phase"] == "save":

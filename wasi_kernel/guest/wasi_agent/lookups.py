@@ -46,8 +46,8 @@ def _no_collection() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    gc.disable()
-    try:
+    try:  # an interrupt may come at any moment
+        gc.disable()
         yield
     finally:
         gc.enable()

@@ -257,6 +257,18 @@ class ZMQInteractiveShell(InteractiveShell):
         self.last_error = None
         self.failed_display = False
 
+    def forget(self) -> None:
+        """Nothing has run yet."""
+        self._begin_cell()
+        self.last_shown = self.reached = None
+        self.last_execution_result, self.last_execution_succeeded = None, True
+        hook: Any = self.displayhook
+        hook.exec_result = None
+        hook.start_displayhook()
+        hook.finish_displayhook()  # of one that was left half way
+        for kept in ("outputs", "output_hist_reprs", "exceptions"):  # by what can be shown again
+            getattr(self.history_manager, kept, {}).clear()
+
     # -- errors ------------------------------------------------------------------------------
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
