@@ -196,7 +196,7 @@ def test_restart_and_run_all_begins_anew_and_stops_at_the_error(notebook, page):
     expect(notebook.prompt(0)).to_have_text("[1]:")
 
 
-def test_a_new_notebook_is_made_in_the_list_of_notebook_7(server, browser, front_ends, page):
+def test_a_new_notebook_is_made_in_the_list_of_notebook_7(browser, front_ends, picture_folder):
     page = browser.new_page()
     page.goto("/tree")
     page.locator('.jp-FileBrowser-toolbar [data-jp-item-name="new-dropdown"]').click()
@@ -210,5 +210,7 @@ def test_a_new_notebook_is_made_in_the_list_of_notebook_7(server, browser, front
     logo = made.page.locator(".jp-NotebookKernelLogo img")
     expect(logo).to_have_attribute("src", re.compile(r"/python-wasi/logo"))
     assert logo.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    picture = picture_folder / "new_in_notebook_7.png"
+    made.page.screenshot(path=picture)
     made.page.close()
     page.close()
